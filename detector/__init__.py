@@ -1,0 +1,1 @@
+"""What is in each box? GoogLeNet as region classifier: regions -> class scores -> detections."""

@@ -1,0 +1,35 @@
+"""The manners every command line of this project shares: one clear sentence instead of a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+
+BAD_INPUT = 2  # exit code: nothing was done, the input has to change
+PARTLY_DONE = 1  # exit code: some of the inputs failed, the rest is done
+INTERRUPTED = 130  # exit code: stopped by Ctrl-C (the shell's convention, 128 + SIGINT)
+
+
+def run(command: Callable[[], int]) -> int:
+    """Run `command` and return its exit code.
+
+    `ValueError` and `OSError` are how this project's packages report bad input: their message becomes one
+    line on stderr and the exit code 2. Any other exception is a defect of ours and keeps its traceback.
+    """
+    try:
+        return command()
+    except BrokenPipeError:  # the reader of our output (`| head`) has gone: not an error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def one_sentence(error: BaseException) -> str:
+    """The message of `error` on one line, in words a user understands."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Where could objects be? Class-agnostic region proposals as boxes."""
