@@ -1,4 +1,4 @@
-"""Measure this project against what a user would otherwise run, both sides in one process or run.
+"""Measure this project against what a user would otherwise run, both sides in one run.
 
     python tools/benchmark.py proposals --images DIR
     python tools/benchmark.py eval
@@ -14,22 +14,21 @@ from detector.command_line import run
 
 BENCHMARKS = {
     "proposals": "selective search: seconds, recall and MABO beside OpenCV contrib's",
-    "eval": "mAP of a million detections beside pycocotools and the Rust evaluators",
+    "eval": "a million detections to mAP, beside pycocotools and the Rust evaluators",
 }
 
 
 def main() -> int:
-    """Parse, and hand over to the benchmark's own module `benchmarks/<name>.py`."""
+    """Hand the arguments after the benchmark's name to its own module, `benchmarks/<name>.py`."""
+    listing = "\n".join(f"  {name:<12}{summary}" for name, summary in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{__doc__}\nbenchmarks:\n{listing}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="benchmark", required=True)
-    for name, summary in BENCHMARKS.items():
-        module = importlib.import_module(f"benchmarks.{name}")
-        module.add_arguments(commands.add_parser(name, help=summary, description=module.__doc__))
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the benchmark itself takes")
     arguments = parser.parse_args()
     module = importlib.import_module(f"benchmarks.{arguments.benchmark}")
-    return run(lambda: module.benchmark(arguments))
+    return run(lambda: module.main(arguments.arguments))
 
 
 if __name__ == "__main__":
