@@ -1,8 +1,8 @@
-"""Hierarchical grouping: merge the two most similar neighbours until one region is left (Uijlings et al. 2013, alg. 1).
+"""Hierarchical grouping: merge the most similar neighbours until one is left (Uijlings et al., alg. 1).
 
-Arithmetic is exact where it matters: histograms are counts, normalised to fixed-point integers, so that an
-intersection is an integer sum whose order cannot change the result. Equal similarities go to the pair of regions
-that appeared first. The hierarchy is therefore a function of the image and nothing else.
+Arithmetic is exact where it matters: histograms are counts, normalised to fixed-point integers, so that
+an intersection is an integer sum whose order cannot change the result. Of equal similarities the pair of
+regions that appeared first is merged first. The hierarchy is a function of the image and nothing else.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ ONE = 1 << 29
 
 
 class Hierarchy(NamedTuple):
-    """A binary tree over n regions: nodes 0..n-1 are the regions, node n + i is merge i, the last is the image."""
+    """A binary tree over n regions: nodes 0..n-1 are the regions, node n + i is merge i."""
 
     boxes: NDArray[np.int32]  # (2n - 1, 4) xyxy, half-open
     merges: NDArray[np.int32]  # (n - 1, 2) the two nodes a < b that became node n + i

@@ -29,7 +29,7 @@ class SortedEdges(NamedTuple):
 
 
 class Segmentation(NamedTuple):
-    """A partition of the image into connected regions 0..n-1, numbered by first appearance in raster order."""
+    """A partition of the image into connected regions 0..n-1, numbered in the order of their first pixels."""
 
     labels: NDArray[np.int32]  # (H, W)
     pairs: NDArray[np.int32]  # (P, 2) touching regions a < b, each pair once
@@ -42,12 +42,6 @@ def smooth(planes: NDArray[np.float32], sigma: float = SIGMA) -> NDArray[np.floa
     return np.stack(
         [cv2.GaussianBlur(plane, (side, side), sigma, borderType=cv2.BORDER_REPLICATE) for plane in planes]
     )
-
-
-def segment_planes(planes: NDArray[np.float32], k: float, min_size: int) -> Segmentation:
-    """Smooth, sort and segment in one go: planes (P, H, W) in 0..255 -> regions of at least `min_size` pixels."""
-    height, width = planes.shape[1:]
-    return segment(sort_edges(smooth(planes)), height, width, k, min_size)
 
 
 def sort_edges(smoothed: NDArray[np.float32]) -> SortedEdges:
@@ -67,6 +61,11 @@ def segment(edges: SortedEdges, height: int, width: int, k: float, min_size: int
     """
     labels, pairs, num_regions = _segment(edges.edges, edges.first, height, width, float(k), int(min_size))
     return Segmentation(labels.reshape(height, width), pairs, num_regions)
+
+
+def kernel_was_compiled() -> bool:
+    """Whether `sort_edges` had to be compiled in this process, instead of being loaded from numba's cache."""
+    return bool(_sort_edges.stats.cache_misses)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -110,7 +109,7 @@ def _sort_edges(smoothed):  # type: ignore[no-untyped-def]
     return edges, first[: _NUM_WEIGHTS + 1]
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, cache=True)
 def _find(parent, node):  # type: ignore[no-untyped-def]
     """The root of `node`, halving the path on the way."""
     while parent[node] != node:

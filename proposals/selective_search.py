@@ -2,8 +2,9 @@
 
     boxes = SelectiveSearch(mode="fast")(image)
 
-Segment the image, merge the most similar neighbours until one region is left, and take the box of every region
-that ever existed; repeat with other colour spaces, similarities and segmentations; rank; remove duplicates.
+Segment the image, merge the most similar neighbours until one region is left, and take the box of every
+region that ever existed; repeat with other colour spaces, similarities and segmentations; rank; remove
+duplicates.
 """
 
 import os
@@ -27,10 +28,10 @@ class SelectiveSearch:
     Args:
         mode: `single` (1 hierarchy), `fast` (8) or `quality` (80) of the paper.
         strategies: the hierarchies to build, instead of those of `mode`.
-        superpixel_scale: multiplies k and the smallest region of the initial segmentations; 2.0 is GoogLeNet's
-            choice (Szegedy et al. 2015, sec. 6): about half the boxes.
-        resize_width: the image is resized to this width first, as in R-CNN (an image more than twice as tall as
-            wide: to twice this height), which bounds time and memory; None keeps the image as it is.
+        superpixel_scale: multiplies k and the smallest region of the initial segmentations; 2.0 is
+            GoogLeNet's choice (Szegedy et al. 2015, sec. 6): about half the boxes.
+        resize_width: the image is resized to this width first, as in R-CNN, or to twice as much in height
+            where that is less; it bounds time and memory. None keeps the image as it is.
         min_box_side: boxes narrower or lower than this are left out, in pixels of the resized image.
         max_boxes: how many of the best-ranked boxes to keep; None keeps all.
         seed: of the random numbers in the ranking.
@@ -111,9 +112,9 @@ class SelectiveSearch:
 def rank(hierarchies: Sequence[NDArray[np.int32]], seed: int) -> NDArray[np.int32]:
     """Mix the boxes of several hierarchies into one order (sec. 3.3).
 
-    The i-th box of a hierarchy, counted from the whole image (1) down, gets the value i times a random number in
-    (0, 1); the boxes are sorted by it, ascending. Random, because the position alone would put all large boxes
-    first. A box found more than once keeps its best place.
+    The i-th box of a hierarchy, counted from the whole image (1) down, gets the value i times a random number
+    in (0, 1); the boxes are sorted by it, ascending. Random, because the position alone would put all large
+    boxes first. A box found more than once keeps its best place.
 
     Args:
         hierarchies: boxes (2n - 1, 4) of each, in the order of creation: the whole image is last.

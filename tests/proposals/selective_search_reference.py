@@ -1,4 +1,4 @@
-"""Selective search written for reading: plain loops, one pixel at a time, nothing shared and nothing incremental."""
+"""Selective search written for reading: plain loops, nothing shared between steps, nothing incremental."""
 
 import math
 
@@ -71,7 +71,7 @@ def histogram(
     along: NDArray[np.float32],
     across: NDArray[np.float32],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Colour (P, 25) and texture (P, 8, 10) counts of some pixels; `along`, `across` are Gaussian derivatives."""
+    """Colour (P, 25) and texture (P, 8, 10) counts of some pixels, from planes and their derivatives."""
     num_planes = len(planes)
     colour = np.zeros((num_planes, 25), np.int64)
     texture = np.zeros((num_planes, 8, 10), np.int64)
@@ -108,7 +108,7 @@ def group(
     across: NDArray[np.float32],
     terms: str,
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int, int, int]]]:
-    """Algorithm 1 of Uijlings et al. by looking at every pair at every step -> merges and boxes of all nodes."""
+    """Algorithm 1 of Uijlings et al., every pair looked at in every step -> merges and boxes of all nodes."""
     image_size = labels.size
     regions = [list(zip(*np.nonzero(labels == label), strict=True)) for label in range(labels.max() + 1)]
     alive = set(range(len(regions)))

@@ -32,7 +32,8 @@ def random_image(seed: int, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def segmented(planes: NDArray[np.float32], k: float, min_size: int) -> Segmentation:
-    return segment(sort_edges(smooth(planes)), *planes.shape[1:], k, min_size)
+    height, width = planes.shape[1:]
+    return segment(sort_edges(smooth(planes)), height, width, k, min_size)
 
 
 def check_segmentation(planes: NDArray[np.float32], k: float, min_size: int) -> None:
@@ -92,11 +93,8 @@ def test_regions_count_every_pixel_in_every_histogram() -> None:
     labels, _, num_regions = segmented(planes, 10, 10)
     regions = measure_regions(labels, num_regions, pixel_bins(planes))
     assert regions.sizes.tolist() == np.bincount(labels.ravel()).tolist()
-    parts = (
-        regions.histograms[:, :75].reshape(-1, 3, 25).sum(2),
-        regions.histograms[:, 75:].reshape(-1, 24, 10).sum(2),
-    )
-    for counts in parts:
+    colour, texture = regions.histograms[:, :75], regions.histograms[:, 75:]
+    for counts in (colour.reshape(-1, 3, 25).sum(2), texture.reshape(-1, 24, 10).sum(2)):
         assert (counts == regions.sizes[:, None]).all()
 
 
