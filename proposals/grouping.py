@@ -71,8 +71,8 @@ def group(
     return Hierarchy(boxes, merges)
 
 
-# The kernels below are plain loops over arrays allocated above: numba compiles those several times faster than
-# slices and array expressions.
+# The kernels below are plain loops over arrays allocated above: numba compiles those several times faster
+# than slices and array expressions.
 
 
 @numba.njit(nogil=True, cache=True)

@@ -52,7 +52,7 @@ def sort_edges(smoothed: NDArray[np.float32]) -> SortedEdges:
     count = np.bincount(weights.ravel(), minlength=_NUM_WEIGHTS)[:_NUM_WEIGHTS]
     first = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
     edges = np.empty(first[-1], np.int32)
-    _counting_sort(weights, first, first.copy(), edges)
+    _counting_sort(weights, first.copy(), edges)
     return SortedEdges(edges, first)
 
 
@@ -69,11 +69,20 @@ def segment(edges: SortedEdges, height: int, width: int, k: float, min_size: int
     num_pixels = height * width
     parent = np.arange(num_pixels, dtype=np.int32)
     size = np.ones(num_pixels, np.int32)
-    threshold = np.full(num_pixels, float(k) * WEIGHT_STEPS)
+    scaled_k = float(k) * WEIGHT_STEPS
+    threshold = np.full(num_pixels, scaled_k)
     step = np.array([1, width, width + 1, width - 1], np.int32)  # from a pixel along each direction
     boundary = np.empty(len(edges.edges), np.int32)
     num_boundary = _merge(
-        edges.edges, edges.first, float(k) * WEIGHT_STEPS, int(min_size), parent, size, threshold, step, boundary
+        edges.edges,
+        edges.first,
+        float(k) * WEIGHT_STEPS,
+        int(min_size),
+        parent,
+        size,
+        threshold,
+        step,
+        boundary,
     )
     labels = np.empty(num_pixels, np.int32)
     num_regions = _number(parent, labels)
@@ -89,8 +98,8 @@ def kernel_was_compiled() -> bool:
     return bool(_weigh.stats.cache_misses)
 
 
-# The kernels below are plain loops over arrays allocated above: numba compiles those several times faster than
-# slices and array expressions.
+# The kernels below are plain loops over arrays allocated above: numba compiles those several times faster
+# than slices and array expressions.
 
 
 @numba.njit(nogil=True, cache=True)
@@ -118,8 +127,8 @@ def _weigh(smoothed, squared, weights):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _counting_sort(weights, first, cursor, edges):  # type: ignore[no-untyped-def]
-    """Sort the edges by `weights` (H, 4, W), given where each weight begins; `cursor` is a copy of `first`."""
+def _counting_sort(weights, cursor, edges):  # type: ignore[no-untyped-def]
+    """Sort the edges by `weights` (H, 4, W), given the place in `edges` where each weight begins."""
     height, _, width = weights.shape
     for y in range(height):
         for x in range(width):
@@ -143,8 +152,8 @@ def _find(parent, node):  # type: ignore[no-untyped-def]
 def _merge(edges, first, k, min_size, parent, size, threshold, step, boundary):  # type: ignore[no-untyped-def]
     """Both passes of the segmentation on the forest `parent`.
 
-    `size` and `threshold` (Int(C) + tau(C), `k` in steps of weight) hold for roots. The edges left between two
-    regions go to `boundary`, in ascending order of weight; returns their number.
+    `size` and `threshold` (Int(C) + tau(C), `k` in steps of weight) hold for roots. The edges left between
+    two regions go to `boundary`, in ascending order of weight; returns their number.
     """
     num_boundary = 0
     for weight in range(first.size - 1):

@@ -32,7 +32,8 @@ class SelectiveSearch:
             GoogLeNet's choice (Szegedy et al. 2015, sec. 6): about half the boxes.
         resize_width: the image is resized to this width first, as in R-CNN, or to twice as much in height
             where that is less; it bounds time and memory. None keeps the image as it is.
-        min_box_side: boxes narrower or lower than this are left out, in pixels of the resized image.
+        min_box_side: boxes narrower or lower than this are left out, in pixels of the resized image. R-CNN
+            uses 20: a quarter fewer boxes, but small objects are missed.
         max_boxes: how many of the best-ranked boxes to keep; None keeps all.
         seed: of the random numbers in the ranking.
         num_threads: None uses every core that this process may use.
@@ -45,7 +46,7 @@ class SelectiveSearch:
         strategies: Sequence[Strategy] | None = None,
         superpixel_scale: float = 1.0,
         resize_width: int | None = 500,
-        min_box_side: float = 20,
+        min_box_side: float = 10,
         max_boxes: int | None = None,
         seed: int = 0,
         num_threads: int | None = None,
@@ -61,6 +62,8 @@ class SelectiveSearch:
         ):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}: expected at least 1, or None")
+        if not min_box_side >= 0:
+            raise ValueError(f"min_box_side is {min_box_side:g}: expected 0 or more")
         if seed < 0:
             raise ValueError(f"seed is {seed}: expected 0 or more")
         self.strategies = tuple(strategies) if strategies is not None else strategies_of(mode)
@@ -93,7 +96,7 @@ class SelectiveSearch:
         sides = boxes[:, 2:] - boxes[:, :2]
         shortest = np.minimum(self.min_box_side, (resized_width, resized_height))
         boxes = boxes[(sides >= shortest).all(axis=1)]
-        boxes = boxes[: self.max_boxes]
+        boxes = boxes[: self.max_boxes]  # never empty: the whole image is the last merge of every hierarchy
         scale = np.array([width / resized_width, height / resized_height] * 2)
         return (boxes * scale).astype(np.float32)
 
