@@ -30,7 +30,11 @@ def convert(image: NDArray[np.uint8], colour_space: ColourSpace) -> NDArray[np.f
                 planes += [hsv[..., 1] * np.float32(255), hsv[..., 2] * np.float32(255)]
         case "Lab":
             lab = cv2.cvtColor(scaled, cv2.COLOR_RGB2LAB)  # L 0..100, a and b -127..127
-            planes = [lab[..., 0] * np.float32(2.55), lab[..., 1] + np.float32(128), lab[..., 2] + np.float32(128)]
+            planes = [
+                lab[..., 0] * np.float32(2.55),
+                lab[..., 1] + np.float32(128),
+                lab[..., 2] + np.float32(128),
+            ]
         case "rgI":
             total = scaled.sum(axis=2)
             safe = np.where(total > 0, total, np.float32(1))

@@ -86,7 +86,9 @@ def _compile() -> None:
     planes = np.zeros((1, 2, 2), np.float32)
     edges = sort_edges(planes)
     if segmentation._sort_edges.stats.cache_misses:
-        print("Selective search: compiling, once on this machine (about 15 s) ...", file=sys.stderr, flush=True)
+        print(
+            "Selective search: compiling, once on this machine (about 15 s) ...", file=sys.stderr, flush=True
+        )
     labels, pairs, num_regions = segment(edges, 2, 2, 1.0, 1)
     regions = measure_regions(labels, num_regions, pixel_bins(planes))
     group(regions, pairs, colour=True, texture=True, size=True, fill=True)

@@ -30,7 +30,9 @@ class Strategy:
                 f"similarity {self.similarity!r}: expected some of C, T, S and F joined by +, such as C+T+S+F"
             )
         if self.colour_space not in COLOUR_SPACES:
-            raise ValueError(f"colour space {self.colour_space!r}: expected one of {', '.join(COLOUR_SPACES)}")
+            raise ValueError(
+                f"colour space {self.colour_space!r}: expected one of {', '.join(COLOUR_SPACES)}"
+            )
         if not self.k > 0:
             raise ValueError(f"k is {self.k:g}: expected a positive number")
 
