@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from eval.atomic import writing
 from eval.dataset import Annotations, Category, Detections, ImageSet, Ints, make_annotations, positions
 from eval.ilsvrc_text import map_bytes
 from eval.json_parser import (
@@ -320,3 +321,67 @@ def _translate_categories(own: list[Category], known: tuple[Category, ...]) -> n
             by_id.get(category.id, -1) if label is None and category.name == str(category.id) else label
         )
     return np.array([-1 if label is None else label for label in found], np.int32)
+
+
+def as_instances(annotations: Annotations) -> dict[str, Any]:
+    """Annotations as a COCO instances object of plain values, boxes x, y, width, height (half-open)."""
+    extent = float(annotations.last_pixel)
+    boxes = annotations.boxes.copy()
+    boxes[:, 2:] += extent - boxes[:, :2]
+    image_ids = annotations.images.ids[annotations.image].tolist()
+    category_ids = [annotations.categories[label].id for label in annotations.label.tolist()]
+    flags = (annotations.crowd, annotations.difficult)
+    return {
+        "images": [
+            {"id": identity, "file_name": name}
+            for identity, name in zip(annotations.images.ids.tolist(), annotations.images.names, strict=True)
+        ],
+        "categories": [_category_row(category) for category in annotations.categories],
+        "annotations": [
+            {
+                "id": number, "image_id": image, "category_id": category, "bbox": box, "area": area,
+                "iscrowd": int(crowd), "ignore": int(crowd or difficult),
+            }
+            for number, (image, category, box, area, crowd, difficult) in enumerate(
+                zip(
+                    image_ids, category_ids, boxes.tolist(), annotations.coco_areas.tolist(),
+                    *(flag.tolist() for flag in flags), strict=True,
+                ),
+                start=1,
+            )
+        ],
+    }  # fmt: skip
+
+
+def as_results(detections: Detections, annotations: Annotations) -> list[dict[str, Any]]:
+    """Detections as a COCO results list of plain values, in the ids of the annotations."""
+    boxes = detections.boxes.copy()
+    boxes[:, 2:] += float(detections.last_pixel) - boxes[:, :2]
+    category_ids = np.array([category.id for category in annotations.categories], np.int64)
+    return [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(
+            annotations.images.ids[detections.image].tolist(),
+            category_ids[detections.label].tolist(),
+            boxes.tolist(),
+            detections.scores.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _category_row(category: Category) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": category.id, "name": category.name}
+    return row | {"wnid": category.wnid} if category.wnid else row
+
+
+def write_annotations(path: str | Path, annotations: Annotations) -> None:
+    """Write COCO instances; the file appears when it is complete."""
+    with writing(path) as file:
+        json.dump(as_instances(annotations), file)
+
+
+def write_detections(path: str | Path, detections: Detections, annotations: Annotations) -> None:
+    """Write a COCO results list; the file appears when it is complete."""
+    with writing(path) as file:
+        json.dump(as_results(detections, annotations), file)
