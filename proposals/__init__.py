@@ -1,5 +1,6 @@
 """Where could objects be? Class-agnostic region proposals as boxes."""
 
-from proposals.selective_search import SelectiveSearch, Strategy
+from proposals.selective_search import SelectiveSearch
+from proposals.strategies import Strategy
 
 __all__ = ["SelectiveSearch", "Strategy"]

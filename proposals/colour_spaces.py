@@ -1,4 +1,4 @@
-"""The five colour spaces of selective search, every channel scaled to 0..255 (Uijlings et al. 2013, sec. 3.2)."""
+"""The five colour spaces of selective search, every plane scaled to 0..255 (Uijlings et al., sec. 3.2)."""
 
 from typing import Literal, get_args
 
@@ -15,7 +15,7 @@ def convert(image: NDArray[np.uint8], colour_space: ColourSpace) -> NDArray[np.f
 
     Args:
         image: RGB, (H, W, 3).
-        colour_space: hue-saturation-value, CIE Lab, the normalised r and g with intensity, hue alone, intensity
+        colour_space: hue-saturation-value, CIE Lab, normalised r and g with intensity, hue alone, intensity
             alone. Hue is taken as a number, not as an angle, as the paper's histograms do.
 
     Returns:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from proposals.colour_spaces import ColourSpace, convert
 from proposals.grouping import group
 from proposals.region_features import measure_regions, pixel_bins
-from proposals.segmentation import SortedEdges, segment, smooth, sort_edges
+from proposals.segmentation import SortedEdges, kernel_was_compiled, segment, smooth, sort_edges
 from proposals.strategies import Strategy
 
 
@@ -81,15 +81,10 @@ def _build(
 @cache
 def _compile() -> None:
     """Have numba load or compile everything now, and say so where it has to compile."""
-    from proposals import grouping, region_features, segmentation
-
     planes = np.zeros((1, 2, 2), np.float32)
     edges = sort_edges(planes)
-    if segmentation._sort_edges.stats.cache_misses:
-        print(
-            "Selective search: compiling, once on this machine (about 15 s) ...", file=sys.stderr, flush=True
-        )
+    if kernel_was_compiled():
+        print("Selective search: compiling, once on this machine ...", file=sys.stderr, flush=True)
     labels, pairs, num_regions = segment(edges, 2, 2, 1.0, 1)
     regions = measure_regions(labels, num_regions, pixel_bins(planes))
     group(regions, pairs, colour=True, texture=True, size=True, fill=True)
-    assert grouping and region_features

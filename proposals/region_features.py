@@ -1,8 +1,9 @@
-"""What selective search knows of a region: size, box, colour and texture histogram (Uijlings et al. 2013, sec. 3.2).
+"""What selective search knows of a region: size, box and histograms (Uijlings et al., sec. 3.2).
 
-Every pixel adds one count per plane to a colour histogram of 25 bins and one per plane and orientation to a
-texture histogram of 10 bins. The bins of a pixel depend only on the colour space, so `pixel_bins` runs once per
-colour space and `measure_regions` once per segmentation. Counts are integers: merging regions adds them exactly.
+Every pixel adds one count per plane to a colour histogram of 25 bins, and one per plane and orientation
+to a texture histogram of 10 bins. The bins of a pixel depend only on the colour space, so `pixel_bins` runs
+once per colour space and `measure_regions` once per segmentation. Counts are integers: merging regions adds
+them exactly.
 """
 
 from typing import NamedTuple
@@ -35,16 +36,16 @@ def pixel_bins(planes: NDArray[np.float32]) -> NDArray[np.uint16]:
         planes: (P, H, W), 0..255.
 
     Returns:
-        (H, W, 5 P) columns of the histogram: P colour bins, then for each plane the bin of 4 axes of the
-        derivative. A negative derivative along an axis is a positive one of the opposite orientation; the orientation
-        that the rectification sets to zero is left to `measure_regions`, which knows the number of pixels.
+        (H, W, 5 P) columns of the histogram: P colour bins, then for each plane those of 4 axes of the
+        derivative. A negative derivative along an axis is a positive one of the opposite orientation; the
+        orientation that the rectification sets to zero is left to `measure_regions`.
     """
     along, across = _derivatives(planes)
     return _pixel_bins(planes, along, across)
 
 
 def measure_regions(labels: NDArray[np.int32], num_regions: int, bins: NDArray[np.uint16]) -> RegionFeatures:
-    """Sizes, boxes and histograms of the regions `labels` (H, W) with the `bins` (H, W, 5 P) of `pixel_bins`."""
+    """Measure the regions of `labels` (H, W) with the `bins` (H, W, 5 P) of `pixel_bins`."""
     return RegionFeatures(*_measure_regions(labels, num_regions, bins))
 
 

@@ -29,7 +29,7 @@ class SortedEdges(NamedTuple):
 
 
 class Segmentation(NamedTuple):
-    """A partition of the image into connected regions 0..n-1, numbered by first appearance in raster order."""
+    """A partition of the image into connected regions 0..n-1, numbered in the order of their first pixels."""
 
     labels: NDArray[np.int32]  # (H, W)
     pairs: NDArray[np.int32]  # (P, 2) touching regions a < b, each pair once
@@ -44,15 +44,16 @@ def smooth(planes: NDArray[np.float32], sigma: float = SIGMA) -> NDArray[np.floa
     )
 
 
-def segment_planes(planes: NDArray[np.float32], k: float, min_size: int) -> Segmentation:
-    """Smooth, sort and segment in one go: planes (P, H, W) in 0..255 -> regions of at least `min_size` pixels."""
-    height, width = planes.shape[1:]
-    return segment(sort_edges(smooth(planes)), height, width, k, min_size)
-
-
 def sort_edges(smoothed: NDArray[np.float32]) -> SortedEdges:
     """Weigh and sort the edges of the 8-connected grid over smoothed planes (P, H, W)."""
-    return SortedEdges(*_sort_edges(smoothed))
+    _, height, width = smoothed.shape
+    weights = np.full((height, 4, width), _NO_EDGE, np.uint16)
+    _weigh(smoothed, np.empty(width, np.float32), weights)
+    count = np.bincount(weights.ravel(), minlength=_NUM_WEIGHTS)[:_NUM_WEIGHTS]
+    first = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    edges = np.empty(first[-1], np.int32)
+    _counting_sort(weights, first.copy(), edges)
+    return SortedEdges(edges, first)
 
 
 def segment(edges: SortedEdges, height: int, width: int, k: float, min_size: int) -> Segmentation:
@@ -65,15 +66,46 @@ def segment(edges: SortedEdges, height: int, width: int, k: float, min_size: int
         k: preference for large regions: tau(C) = k / |C|, in grey levels.
         min_size: afterwards regions of fewer pixels are merged along their weakest edge.
     """
-    labels, pairs, num_regions = _segment(edges.edges, edges.first, height, width, float(k), int(min_size))
-    return Segmentation(labels.reshape(height, width), pairs, num_regions)
+    num_pixels = height * width
+    parent = np.arange(num_pixels, dtype=np.int32)
+    size = np.ones(num_pixels, np.int32)
+    scaled_k = float(k) * WEIGHT_STEPS
+    threshold = np.full(num_pixels, scaled_k)
+    step = np.array([1, width, width + 1, width - 1], np.int32)  # from a pixel along each direction
+    boundary = np.empty(len(edges.edges), np.int32)
+    num_boundary = _merge(
+        edges.edges,
+        edges.first,
+        float(k) * WEIGHT_STEPS,
+        int(min_size),
+        parent,
+        size,
+        threshold,
+        step,
+        boundary,
+    )
+    labels = np.empty(num_pixels, np.int32)
+    num_regions = _number(parent, labels)
+    pairs = np.empty((num_boundary, 2), np.int32)
+    num_pairs = _unique_pairs(
+        labels, boundary, num_boundary, step, np.zeros((3, num_regions + 1), np.int32), pairs
+    )
+    return Segmentation(labels.reshape(height, width), pairs[:num_pairs].copy(), num_regions)
+
+
+def kernel_was_compiled() -> bool:
+    """Whether `sort_edges` had to be compiled in this process, instead of being loaded from numba's cache."""
+    return bool(_weigh.stats.cache_misses)
+
+
+# The kernels below are plain loops over arrays allocated above: numba compiles those several times faster
+# than slices and array expressions.
 
 
 @numba.njit(nogil=True, cache=True)
-def _sort_edges(smoothed):  # type: ignore[no-untyped-def]
+def _weigh(smoothed, squared, weights):  # type: ignore[no-untyped-def]
+    """Fill `weights` (H, 4, W) with the rounded edge weights; `squared` (W,) is workspace."""
     num_planes, height, width = smoothed.shape
-    weights = np.full((height, 4, width), _NO_EDGE, np.uint16)
-    squared = np.empty(width, np.float32)
     for y in range(height):
         for direction in range(4):
             dy = 0 if direction == RIGHT else 1
@@ -82,35 +114,32 @@ def _sort_edges(smoothed):  # type: ignore[no-untyped-def]
                 continue
             begin = 1 if dx < 0 else 0
             end = width - 1 if dx > 0 else width
-            squared[:] = 0
+            for x in range(width):
+                squared[x] = 0
             for plane in range(num_planes):
-                here = smoothed[plane, y]
-                there = smoothed[plane, y + dy]
                 for x in range(begin, end):
-                    difference = there[x + dx] - here[x]
+                    difference = smoothed[plane, y + dy, x + dx] - smoothed[plane, y, x]
                     squared[x] += difference * difference
-            row = weights[y, direction]
             for x in range(begin, end):
-                row[x] = np.uint16(np.sqrt(squared[x]) * np.float32(WEIGHT_STEPS) + np.float32(0.5))
+                weights[y, direction, x] = np.uint16(
+                    np.sqrt(squared[x]) * np.float32(WEIGHT_STEPS) + np.float32(0.5)
+                )
 
-    first = np.zeros(_NUM_WEIGHTS + 2, np.int32)  # one bucket more, for the edges that do not exist
-    for weight in weights.ravel():
-        first[np.int64(weight) + 1] += 1
-    for weight in range(_NUM_WEIGHTS + 1):
-        first[weight + 1] += first[weight]
-    cursor = first.copy()
-    edges = np.empty(first[_NUM_WEIGHTS], np.int32)
+
+@numba.njit(nogil=True, cache=True)
+def _counting_sort(weights, cursor, edges):  # type: ignore[no-untyped-def]
+    """Sort the edges by `weights` (H, 4, W), given the place in `edges` where each weight begins."""
+    height, _, width = weights.shape
     for y in range(height):
         for x in range(width):
             for direction in range(4):
-                weight = np.int64(weights[y, direction, x])
+                weight = weights[y, direction, x]
                 if weight != _NO_EDGE:
                     edges[cursor[weight]] = 4 * (y * width + x) + direction
                     cursor[weight] += 1
-    return edges, first[: _NUM_WEIGHTS + 1]
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, cache=True)
 def _find(parent, node):  # type: ignore[no-untyped-def]
     """The root of `node`, halving the path on the way."""
     while parent[node] != node:
@@ -120,21 +149,18 @@ def _find(parent, node):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _segment(edges, first, height, width, k, min_size):  # type: ignore[no-untyped-def]
-    num_pixels = height * width
-    step = np.array([1, width, width + 1, width - 1], np.int32)
-    parent = np.arange(num_pixels).astype(np.int32)
-    size = np.ones(num_pixels, np.int32)
-    k = k * WEIGHT_STEPS
-    threshold = np.full(num_pixels, k)  # Int(C) + tau(C), of roots
-    boundary = np.empty(edges.size, np.int32)  # edges between two regions, still in ascending order
+def _merge(edges, first, k, min_size, parent, size, threshold, step, boundary):  # type: ignore[no-untyped-def]
+    """Both passes of the segmentation on the forest `parent`.
+
+    `size` and `threshold` (Int(C) + tau(C), `k` in steps of weight) hold for roots. The edges left between
+    two regions go to `boundary`, in ascending order of weight; returns their number.
+    """
     num_boundary = 0
     for weight in range(first.size - 1):
         for position in range(first[weight], first[weight + 1]):
             edge = edges[position]
-            pixel = edge >> 2
-            a = _find(parent, pixel)
-            b = _find(parent, pixel + step[edge & 3])
+            a = _find(parent, edge >> 2)
+            b = _find(parent, (edge >> 2) + step[edge & 3])
             if a == b:
                 continue
             if weight <= threshold[a] and weight <= threshold[b]:
@@ -148,11 +174,10 @@ def _segment(edges, first, height, width, k, min_size):  # type: ignore[no-untyp
                 num_boundary += 1
 
     kept = 0
-    for position in range(num_boundary):
+    for position in range(num_boundary):  # an edge inside a region stays inside: no need to see all again
         edge = boundary[position]
-        pixel = edge >> 2
-        a = _find(parent, pixel)
-        b = _find(parent, pixel + step[edge & 3])
+        a = _find(parent, edge >> 2)
+        b = _find(parent, (edge >> 2) + step[edge & 3])
         if a == b:
             continue
         if size[a] < min_size or size[b] < min_size:
@@ -163,46 +188,55 @@ def _segment(edges, first, height, width, k, min_size):  # type: ignore[no-untyp
         else:
             boundary[kept] = edge
             kept += 1
-
-    labels = np.empty(num_pixels, np.int32)
-    label_of_root = np.full(num_pixels, -1, np.int32)
-    num_regions = 0
-    for pixel in range(num_pixels):
-        root = _find(parent, pixel)
-        if label_of_root[root] < 0:
-            label_of_root[root] = num_regions
-            num_regions += 1
-        labels[pixel] = label_of_root[root]
-
-    return labels, _unique_pairs(labels, boundary[:kept], step, num_regions), num_regions
+    return kept
 
 
 @numba.njit(nogil=True, cache=True)
-def _unique_pairs(labels, boundary, step, num_regions):  # type: ignore[no-untyped-def]
-    """Each pair of labels a < b joined by a boundary edge, once."""
-    first = np.zeros(num_regions + 1, np.int32)
-    for edge in boundary:
+def _number(parent, labels):  # type: ignore[no-untyped-def]
+    """Number the trees of the forest in the order of their first pixels; returns how many there are."""
+    for pixel in range(parent.size):
+        labels[pixel] = -1
+    num_regions = 0
+    for pixel in range(parent.size):
+        root = _find(parent, pixel)
+        # A root keeps the number of its tree in its own place; a pixel before its root is met first there.
+        if labels[root] < 0:
+            labels[root] = num_regions
+            num_regions += 1
+        labels[pixel] = labels[root]
+    return num_regions
+
+
+@numba.njit(nogil=True, cache=True)
+def _unique_pairs(labels, boundary, num_boundary, step, workspace, pairs):  # type: ignore[no-untyped-def]
+    """Write each pair of labels a < b joined by a boundary edge once; returns their number.
+
+    The pairs are grouped by a, where `seen_by` tells a repeated b; `workspace` (3, n + 1) is zero.
+    """
+    first, cursor, seen_by = workspace[0], workspace[1], workspace[2]
+    for position in range(num_boundary):
+        edge = boundary[position]
         a, b = labels[edge >> 2], labels[(edge >> 2) + step[edge & 3]]
         if a != b:
             first[min(a, b) + 1] += 1
-    for region in range(num_regions):
+    for region in range(first.size - 1):
         first[region + 1] += first[region]
-    others = np.empty(first[num_regions], np.int32)  # the larger labels, grouped by the smaller
-    cursor = first.copy()
-    for edge in boundary:
+        cursor[region] = first[region]
+        seen_by[region] = -1
+    for position in range(num_boundary):
+        edge = boundary[position]
         a, b = labels[edge >> 2], labels[(edge >> 2) + step[edge & 3]]
         if a != b:
             smaller = min(a, b)
-            others[cursor[smaller]] = max(a, b)
+            pairs[cursor[smaller], 1] = max(a, b)
             cursor[smaller] += 1
-    pairs = np.empty((others.size, 2), np.int32)
     num_pairs = 0
-    seen_by = np.full(num_regions, -1, np.int32)
-    for region in range(num_regions):
-        for other in others[first[region] : first[region + 1]]:
+    for region in range(first.size - 1):
+        for position in range(first[region], first[region + 1]):
+            other = pairs[position, 1]
             if seen_by[other] != region:
                 seen_by[other] = region
                 pairs[num_pairs, 0] = region
                 pairs[num_pairs, 1] = other
                 num_pairs += 1
-    return pairs[:num_pairs].copy()
+    return num_pairs

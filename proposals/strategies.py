@@ -1,4 +1,4 @@
-"""Which hierarchies selective search builds: the paper's modes as lists of strategies (Uijlings et al. 2013, tab. 5)."""
+"""Which hierarchies selective search builds: the modes of Uijlings et al., table 5, and free lists."""
 
 from dataclasses import dataclass
 from itertools import product
