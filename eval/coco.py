@@ -1,0 +1,387 @@
+"""COCO JSON: instances with images and categories, results lists, and this project's detections.json."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from eval.atomic import writing
+from eval.dataset import Annotations, Category, Detections, ImageSet, Ints, make_annotations, positions
+from eval.ilsvrc_text import map_bytes
+from eval.json_parser import (
+    HAS_AREA,
+    HAS_BOX,
+    HAS_CATEGORY,
+    HAS_ID,
+    HAS_IMAGE,
+    HAS_SCORE,
+    Records,
+    parse_records,
+    skip_space,
+    skip_value,
+)
+
+_NEEDED = {HAS_IMAGE: "image_id", HAS_CATEGORY: "category_id", HAS_BOX: "bbox", HAS_SCORE: "score"}
+_IGNORED_CATEGORY = 0  # in this project's data: an object outside the classes, boxed only to be ignored
+_HUGE = 1e100  # products of coordinates beyond this leave the range of float64
+
+
+class CocoFile(NamedTuple):
+    """A file taken apart: its boxes as arrays, and `images` and `categories` if it has them."""
+
+    records: Records
+    images: list[dict[str, Any]] | None
+    categories: list[dict[str, Any]] | None
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """Read COCO instances (`images`, `categories`, `annotations` with `bbox`), plain or gzipped.
+
+    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (an object to ignore,
+    whatever its class) becomes a crowd of every class. Raises ValueError, naming the file and the annotation,
+    for what is missing, unknown, not finite or listed twice.
+    """
+    file = read_file(path)
+    if file.images is None or file.categories is None:
+        raise ValueError(f"{path}: no `images` and `categories` in it, expected COCO instances")
+    images = _image_set(path, file.images)
+    categories = _categories(path, file.categories)
+    records = file.records
+    _check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX)
+    ids, image_ids, category_ids, crowd = records.whole
+    if (records.present & HAS_ID).all() and len(np.unique(ids)) != len(ids):
+        repeated = ids[np.argsort(ids, kind="stable")]
+        raise ValueError(f"{path}: two annotations have the id {repeated[1:][np.diff(repeated) == 0][0]}")
+    image = _known(path, "annotation", "image_id", image_ids, images.ids)
+    everywhere = (category_ids == _IGNORED_CATEGORY) & (crowd == 1)
+    if any(category.id == _IGNORED_CATEGORY for category in categories):
+        everywhere[:] = False
+    rows = np.flatnonzero(~everywhere)
+    label = np.full(len(image), -1, np.int32)
+    category_array = np.array([category.id for category in categories], np.int64)
+    label[rows] = _known(path, "annotation", "category_id", category_ids[rows], category_array, rows)
+    # A box to ignore for every class is one crowd box in each.
+    spread = np.repeat(np.flatnonzero(everywhere), len(categories))
+    rows = np.concatenate((rows, spread))
+    labels = np.concatenate((label[~everywhere], np.tile(np.arange(len(categories)), int(everywhere.sum()))))
+    corners = _corners(records.boxes[rows])
+    areas = records.boxes[rows, 2] * records.boxes[rows, 3]
+    has_area = (records.present[rows] & HAS_AREA) != 0
+    return make_annotations(
+        images,
+        categories,
+        image=image[rows],
+        label=labels,
+        boxes=corners,
+        last_pixel=False,
+        areas=areas,
+        crowd=crowd[rows] == 1,
+        coco_areas=np.where(has_area, records.areas[rows], areas),
+    )
+
+
+def read_detections(path: str | Path, annotations: Annotations) -> Detections:
+    """Read a COCO results list, or an object with `annotations` that have scores (this project's output).
+
+    A list speaks in the ids of the annotations. An object that brings its own `images` and `categories` is met
+    by file name (or its stem) and by WNID, name or id. Raises ValueError, naming the file and the detection.
+    """
+    file = read_file(path)
+    records = file.records
+    if not len(records.scores):
+        raise ValueError(f"{path}: no detections in it")
+    _check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
+    _, image_ids, category_ids, _ = records.whole
+    if file.images is not None:
+        own_images = _image_set(path, file.images)
+        own = _known(path, "detection", "image_id", image_ids, own_images.ids)
+        image = _positions_by_name(own_images, annotations.images)[own]
+        if image.min() < 0:
+            names = [own_images.names[position] for position in np.unique(own[image < 0])]
+            raise ValueError(_outside(path, int((image < 0).sum()), names))
+    else:
+        image = positions(image_ids, annotations.images.ids)
+        if image.min() < 0:
+            outside = image_ids[image < 0]
+            raise ValueError(_outside(path, len(outside), [str(name) for name in np.unique(outside)]))
+    if file.categories is not None:
+        own_categories = _categories(path, file.categories)
+        own_ids = np.array([category.id for category in own_categories], np.int64)
+        own = _known(path, "detection", "category_id", category_ids, own_ids)
+        translation = _translate_categories(own_categories, annotations.categories)
+        label = translation[own]
+        if label.min() < 0:
+            strange = sorted({own_categories[k].name for k in np.unique(own[label < 0])})
+            raise ValueError(f"{path}: the annotations have no class {', '.join(map(repr, strange[:5]))}")
+    else:
+        known = np.array([category.id for category in annotations.categories], np.int64)
+        label = _known(path, "detection", "category_id", category_ids, known)
+    areas = records.boxes[:, 2] * records.boxes[:, 3]
+    return Detections(image, label, records.scores, _corners(records.boxes), areas, last_pixel=False)
+
+
+def read_file(path: str | Path) -> CocoFile:
+    """Take a COCO file apart, by the compiled parser where the layout allows, else by Python's json."""
+    text = map_bytes(path)
+    taken = _take_apart(text)
+    if taken is None:
+        taken = _take_apart_slowly(path, text)
+    return taken
+
+
+def _take_apart(text: npt.NDArray[np.uint8]) -> CocoFile | None:
+    """One pass over the top level; None if anything is not as expected."""
+    stop = len(text)
+    at = int(skip_space(text, 0, stop))
+    if at < stop and text[at] == ord("["):
+        records = parse_records(text, at)
+        whole = records is not None and skip_space(text, records.end, stop) == stop
+        return CocoFile(records, None, None) if records is not None and whole else None
+    if at >= stop or text[at] != ord("{"):
+        return None
+    found: dict[str, Any] = {}
+    records = None
+    at = int(skip_space(text, at + 1, stop))
+    try:
+        while at < stop and text[at] == ord('"'):
+            name_end = int(skip_value(text, at, stop))
+            name = json.loads(bytes(text[at:name_end])) if name_end > 0 else None
+            at = int(skip_space(text, name_end, stop))
+            if name is None or at >= stop or text[at] != ord(":"):
+                return None
+            start = int(skip_space(text, at + 1, stop))
+            if name == "annotations":
+                records = parse_records(text, start)
+                end = -1 if records is None else records.end
+            else:
+                end = int(skip_value(text, start, stop))
+                if name in ("images", "categories") and end > 0:
+                    found[name] = json.loads(bytes(text[start:end]))
+            if end < 0:
+                return None
+            at = int(skip_space(text, end, stop))
+            if at < stop and text[at] == ord(","):
+                at = int(skip_space(text, at + 1, stop))
+            elif at >= stop or text[at] != ord("}") or int(skip_space(text, at + 1, stop)) != stop:
+                return None
+            else:
+                lists = all(isinstance(value, list) for value in found.values())
+                if records is None or not lists:
+                    return None
+                return CocoFile(records, found.get("images"), found.get("categories"))
+    except json.JSONDecodeError:
+        return None
+    return None
+
+
+def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFile:
+    try:
+        data = json.loads(bytes(text))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if isinstance(data, list):
+        data = {"annotations": data}
+    if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
+        raise ValueError(f"{path}: neither COCO instances nor a list of COCO results")
+    for name in ("images", "categories"):
+        if not isinstance(data.get(name, []), list):
+            raise ValueError(f"{path}: `{name}` is not a list")
+    rows = data["annotations"]
+    whole, boxes = np.zeros((4, len(rows)), np.int64), np.zeros((len(rows), 4))
+    scores, areas, present = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), np.uint8)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: entry {number + 1} is not an object")
+        for column, (name, flag) in enumerate(
+            (("id", 1), ("image_id", 2), ("category_id", 4), ("iscrowd", 0))
+        ):
+            value = row.get(name)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if isinstance(value, int):
+                whole[column, number] = value
+                present[number] |= flag
+            elif value is not None and name != "id":
+                raise ValueError(f"{path}: entry {number + 1} has {name} {value!r}, expected a whole number")
+        box = row.get("bbox")
+        if box is not None:
+            if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
+                raise ValueError(
+                    f"{path}: entry {number + 1} has bbox {box!r}, expected four numbers x, y, w, h"
+                )
+            boxes[number] = box
+            present[number] |= HAS_BOX
+        for array, name, flag in ((scores, "score", HAS_SCORE), (areas, "area", HAS_AREA)):
+            value = row.get(name)
+            if isinstance(value, int | float):
+                array[number] = value
+                present[number] |= flag
+            elif value is not None:
+                raise ValueError(f"{path}: entry {number + 1} has {name} {value!r}, expected a number")
+    return CocoFile(
+        Records(whole, boxes, scores, areas, present, len(text)), data.get("images"), data.get("categories")
+    )
+
+
+def _check_records(path: str | Path, records: Records, needed: int) -> None:
+    lacking = (records.present & needed) != needed
+    if lacking.any():
+        row = int(np.argmax(lacking))
+        names = [name for flag, name in _NEEDED.items() if needed & flag and not records.present[row] & flag]
+        raise ValueError(f"{path}: entry {row + 1} has no {' and no '.join(names)}")
+    boxes = records.boxes
+    sane = (boxes.min(axis=1, initial=0) > -_HUGE) & (boxes.max(axis=1, initial=0) < _HUGE)
+    if needed & HAS_SCORE:
+        sane &= np.isfinite(records.scores)
+    if not sane.all():
+        raise ValueError(
+            f"{path}: entry {int(np.argmin(sane)) + 1} has a score or bbox that is not a finite number"
+        )
+    negative = (boxes[:, 2] < 0) | (boxes[:, 3] < 0)
+    if negative.any():
+        row = int(np.argmax(negative))
+        raise ValueError(
+            f"{path}: entry {row + 1} has a bbox of negative width or height, expected x, y, w, h"
+        )
+
+
+def _corners(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    corners = boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    return corners
+
+
+def _known(
+    path: str | Path, what: str, field: str, ids: Ints, known: Ints, rows: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int32]:
+    found = positions(ids, known)
+    if len(found) and found.min() < 0:
+        first = int(np.argmax(found < 0))
+        number = first if rows is None else int(rows[first])
+        raise ValueError(
+            f"{path}: {what} {number + 1} has {field} {ids[first]}, which is not in the file's or the annotations' list"
+        )
+    return found
+
+
+def _outside(path: str | Path, count: int, names: list[str]) -> str:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{path}: {count:,} detections lie in {len(names):,} images that are not annotated ({shown})"
+
+
+def _image_set(path: str | Path, rows: list[dict[str, Any]]) -> ImageSet:
+    try:
+        pairs = sorted((int(row["id"]), str(row.get("file_name", row["id"]))) for row in rows)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: an image has no whole number as `id`") from error
+    ids = np.array([identity for identity, _ in pairs], np.int64)
+    if (np.diff(ids) == 0).any():
+        raise ValueError(f"{path}: two images have the id {ids[1:][np.diff(ids) == 0][0]}")
+    return ImageSet(ids, tuple(name for _, name in pairs))
+
+
+def _categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
+    try:
+        found = sorted(
+            Category(int(row["id"]), str(row.get("name", row["id"])), str(row.get("wnid", "")))
+            for row in rows
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: a category has no whole number as `id`") from error
+    for one, other in zip(found, found[1:], strict=False):
+        if one.id == other.id:
+            raise ValueError(f"{path}: two categories have the id {one.id}")
+    return found
+
+
+def _positions_by_name(own: ImageSet, known: ImageSet) -> npt.NDArray[np.int32]:
+    """Where the images of one file stand among those of another: same name, else same stem if it is unique."""
+    by_name = {name: position for position, name in enumerate(known.names)}
+    by_stem: dict[str, int] = {}
+    for position, name in enumerate(known.names):
+        stem = Path(name).stem
+        by_stem[stem] = -1 if stem in by_stem else position
+    return np.array([by_name.get(name, by_stem.get(Path(name).stem, -1)) for name in own.names], np.int32)
+
+
+def _translate_categories(own: list[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:
+    by_wnid = {category.wnid: label for label, category in enumerate(known) if category.wnid}
+    by_name = {category.name: label for label, category in enumerate(known)}
+    by_id = {category.id: label for label, category in enumerate(known)}
+    found = []
+    for category in own:
+        label = (
+            by_wnid.get(category.wnid, by_name.get(category.name))
+            if category.wnid
+            else by_name.get(category.name)
+        )
+        found.append(
+            by_id.get(category.id, -1) if label is None and category.name == str(category.id) else label
+        )
+    return np.array([-1 if label is None else label for label in found], np.int32)
+
+
+def as_instances(annotations: Annotations) -> dict[str, Any]:
+    """Annotations as a COCO instances object of plain values, boxes x, y, width, height (half-open)."""
+    extent = float(annotations.last_pixel)
+    boxes = annotations.boxes.copy()
+    boxes[:, 2:] += extent - boxes[:, :2]
+    image_ids = annotations.images.ids[annotations.image].tolist()
+    category_ids = [annotations.categories[label].id for label in annotations.label.tolist()]
+    flags = (annotations.crowd, annotations.difficult)
+    return {
+        "images": [
+            {"id": identity, "file_name": name}
+            for identity, name in zip(annotations.images.ids.tolist(), annotations.images.names, strict=True)
+        ],
+        "categories": [_category_row(category) for category in annotations.categories],
+        "annotations": [
+            {
+                "id": number, "image_id": image, "category_id": category, "bbox": box, "area": area,
+                "iscrowd": int(crowd), "ignore": int(crowd or difficult),
+            }
+            for number, (image, category, box, area, crowd, difficult) in enumerate(
+                zip(
+                    image_ids, category_ids, boxes.tolist(), annotations.coco_areas.tolist(),
+                    *(flag.tolist() for flag in flags), strict=True,
+                ),
+                start=1,
+            )
+        ],
+    }  # fmt: skip
+
+
+def as_results(detections: Detections, annotations: Annotations) -> list[dict[str, Any]]:
+    """Detections as a COCO results list of plain values, in the ids of the annotations."""
+    boxes = detections.boxes.copy()
+    boxes[:, 2:] += float(detections.last_pixel) - boxes[:, :2]
+    category_ids = np.array([category.id for category in annotations.categories], np.int64)
+    return [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(
+            annotations.images.ids[detections.image].tolist(),
+            category_ids[detections.label].tolist(),
+            boxes.tolist(),
+            detections.scores.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _category_row(category: Category) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": category.id, "name": category.name}
+    return row | {"wnid": category.wnid} if category.wnid else row
+
+
+def write_annotations(path: str | Path, annotations: Annotations) -> None:
+    """Write COCO instances; the file appears when it is complete."""
+    with writing(path) as file:
+        json.dump(as_instances(annotations), file)
+
+
+def write_detections(path: str | Path, detections: Detections, annotations: Annotations) -> None:
+    """Write a COCO results list; the file appears when it is complete."""
+    with writing(path) as file:
+        json.dump(as_results(detections, annotations), file)

@@ -1,0 +1,232 @@
+"""COCO's average precision and recall: ten thresholds, four size ranges, three detection caps.
+
+The same greedy matching as pycocotools, stated per detection instead of per image, so that the detections are
+sorted once and nothing is kept but counts: a false positive changes no more than a counter, and the curve is
+needed only at the true positives.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from eval.dataset import Annotations, Detections, Floats, in_convention_of
+from eval.matching import even_spans, sort_by_class, sort_stable, sortable_bits
+from eval.parallel import thread_map
+from eval.protocols import ClassResult, Evaluation
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # all, small, medium, large
+MAX_DETECTIONS = (1, 10, 100)  # per image and class
+UNDEFINED = -1.0  # as in pycocotools: no ground truth to speak of
+
+_ALMOST_ONE = 1 - 1e-10  # a threshold of 1 would ask more of rounding than it can give
+
+
+class CocoArrays(NamedTuple):
+    """pycocotools' arrays: T thresholds, R recall points, K classes, A size ranges, M detection caps.
+
+    precision  (T, R, K, A) at the largest cap, UNDEFINED without ground truth
+    recall     (T, K, A, M)
+    positives  (K, A) boxes that count
+    """
+
+    precision: Floats
+    recall: Floats
+    positives: npt.NDArray[np.int64]
+
+
+def evaluate_coco(detections: Detections, annotations: Annotations) -> Evaluation:
+    """COCO's twelve figures in `summary`; a class's AP and recall are means over the ten thresholds."""
+    arrays = accumulate(detections, annotations)
+    precision, recall = arrays.precision, arrays.recall
+    counts = np.bincount(detections.label, minlength=len(annotations.categories))
+    rows = []
+    for k, category in enumerate(annotations.categories):
+        defined = arrays.positives[k, 0] > 0
+        ap = float(precision[:, :, k, 0].mean()) if defined else float("nan")
+        found = float(recall[:, k, 0, -1].mean()) if defined else float("nan")
+        positives = int(arrays.positives[k, 0])
+        rows.append(
+            ClassResult(category.id, category.wnid, category.name, ap, found, positives, int(counts[k]))
+        )
+    return Evaluation("coco", 0.5, tuple(rows), len(annotations.images), None, _summary(precision, recall))
+
+
+def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
+    def mean(values: Floats) -> float:
+        values = values[values > UNDEFINED]
+        return float(values.mean()) if len(values) else float("nan")
+
+    return {
+        "AP": mean(precision[..., 0]),
+        "AP50": mean(precision[0, ..., 0]),
+        "AP75": mean(precision[5, ..., 0]),
+        "AP_small": mean(precision[..., 1]),
+        "AP_medium": mean(precision[..., 2]),
+        "AP_large": mean(precision[..., 3]),
+        "AR_1": mean(recall[:, :, 0, 0]),
+        "AR_10": mean(recall[:, :, 0, 1]),
+        "AR_100": mean(recall[:, :, 0, 2]),
+        "AR_small": mean(recall[:, :, 1, 2]),
+        "AR_medium": mean(recall[:, :, 2, 2]),
+        "AR_large": mean(recall[:, :, 3, 2]),
+    }
+
+
+def accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
+    """Match and count; agrees with pycocotools' evaluate and accumulate. Blacklists play no part."""
+    detections = in_convention_of(detections, annotations)
+    classes, images = len(annotations.categories), len(annotations.images)
+    order, class_start = sort_by_class(detections.image, detections.label, images, classes)
+    box_start = np.searchsorted(annotations.label, np.arange(classes + 1))
+    keys = sortable_bits(detections.scores)
+    low, high = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
+    sizes = annotations.coco_areas
+    ignored = (annotations.crowd | (sizes < low) | (sizes > high)).T.copy()  # (G, A)
+    positives = np.zeros((classes, len(AREA_RANGES)), np.int64)
+    for a in range(len(AREA_RANGES)):
+        positives[:, a] = np.bincount(annotations.label[~ignored[:, a]], minlength=classes)
+    shape = (len(IOU_THRESHOLDS), len(RECALL_POINTS), classes, len(AREA_RANGES))
+    precision = np.full(shape, UNDEFINED)
+    recall = np.full((len(IOU_THRESHOLDS), classes, len(AREA_RANGES), len(MAX_DETECTIONS)), UNDEFINED)
+
+    def run(span: tuple[int, int]) -> None:
+        _accumulate_classes(
+            *span, order, class_start, keys, detections.image, detections.boxes, detections.areas,
+            box_start, annotations.image, annotations.boxes, annotations.areas, annotations.crowd, ignored,
+            positives, np.minimum(IOU_THRESHOLDS, _ALMOST_ONE), RECALL_POINTS, AREA_RANGES,
+            np.array(MAX_DETECTIONS), float(annotations.last_pixel), images, precision, recall,
+        )  # fmt: skip
+
+    thread_map(run, even_spans(class_start))
+    return CocoArrays(precision, recall, positives)
+
+
+@njit(nogil=True, cache=True)
+def _accumulate_classes(  # type: ignore[no-untyped-def]
+    first, last, order, class_start, keys, image, boxes, areas,
+    box_start, true_image, true_boxes, true_areas, crowd, ignored,
+    positives, thresholds, recall_points, area_ranges, caps, extent, images, precision, recall,
+):  # fmt: skip
+    """Fill `precision` and `recall` for the classes [first, last)."""
+    n_thresholds, n_ranges, n_caps = len(thresholds), len(area_ranges), len(caps)
+    cap = caps[n_caps - 1]
+    counts = np.empty((6, 1 << 11), np.int32)  # scratch of sort_stable
+    first_box = np.full(images, -1, np.int32)  # of the class at hand; its boxes are sorted by image
+    taken = np.zeros(images, np.int32)  # detections of the class so far, by image
+    in_range = np.empty(n_ranges, np.int64)  # detections so far whose own area is in range,
+    excused = np.empty((n_ranges, n_thresholds), np.int64)  # and those of them that are no false positives
+    hits = np.empty((n_ranges, n_thresholds, n_caps), np.int64)
+    for c in range(first, last):
+        start, stop = class_start[c], class_start[c + 1]
+        boxes_start, boxes_stop = box_start[c], box_start[c + 1]
+        if boxes_start == boxes_stop:
+            continue
+        spare = np.empty(stop - start, order.dtype)
+        sort_stable(keys, order[start:stop], spare, counts)
+        claimed = np.zeros((boxes_stop - boxes_start, n_ranges, n_thresholds), np.bool_)
+        curve = np.empty((n_ranges, n_thresholds, boxes_stop - boxes_start))  # precision at true positives
+        near = np.empty(boxes_stop - boxes_start, np.int64)
+        near_iou = np.empty(boxes_stop - boxes_start)
+        in_range[:] = 0
+        excused[:] = 0
+        hits[:] = 0
+        for g in range(boxes_stop - 1, boxes_start - 1, -1):
+            first_box[true_image[g]] = g
+        for i in range(start, stop):
+            d = order[i]
+            here = image[d]
+            rank = taken[here]
+            if rank >= cap:
+                continue
+            taken[here] += 1
+            for a in range(n_ranges):
+                in_range[a] += area_ranges[a, 0] <= areas[d] <= area_ranges[a, 1]
+            g = first_box[here]
+            if g < 0:
+                continue
+            n_near, best_iou = 0, -1.0
+            while g < boxes_stop and true_image[g] == here:
+                width = min(boxes[d, 2], true_boxes[g, 2]) - max(boxes[d, 0], true_boxes[g, 0]) + extent
+                height = min(boxes[d, 3], true_boxes[g, 3]) - max(boxes[d, 1], true_boxes[g, 1]) + extent
+                if width > 0 and height > 0:
+                    common = width * height
+                    # Within a crowd any part is a full match.
+                    union = areas[d] if crowd[g] else areas[d] + true_areas[g] - common
+                    iou = common / union
+                    if iou >= thresholds[0]:
+                        near[n_near], near_iou[n_near] = g, iou
+                        n_near += 1
+                        best_iou = max(best_iou, iou)
+                g += 1
+            for t in range(n_thresholds):
+                if best_iou < thresholds[t]:
+                    break
+                for a in range(n_ranges):
+                    best, iou = -1, thresholds[t]
+                    best_counts = False
+                    for n in range(n_near):
+                        g = near[n]
+                        if claimed[g - boxes_start, a, t] and not crowd[g]:
+                            continue
+                        counts_here = not ignored[g, a]
+                        # A box that counts beats any that does not; among equals the later one wins.
+                        if best_counts and not counts_here:
+                            continue
+                        if counts_here and not best_counts:
+                            if near_iou[n] >= thresholds[t]:
+                                best, iou, best_counts = g, near_iou[n], True
+                        elif near_iou[n] >= iou:
+                            best, iou = g, near_iou[n]
+                    if best < 0:
+                        continue
+                    claimed[best - boxes_start, a, t] = True
+                    excused[a, t] += area_ranges[a, 0] <= areas[d] <= area_ranges[a, 1]
+                    if best_counts:
+                        for m in range(n_caps):
+                            hits[a, t, m] += rank < caps[m]
+                        hit = hits[a, t, n_caps - 1]
+                        misses = in_range[a] - excused[a, t]
+                        curve[a, t, hit - 1] = hit / (misses + hit + 2.220446049250313e-16)
+        for i in range(start, stop):
+            taken[image[order[i]]] = 0
+        for g in range(boxes_start, boxes_stop):
+            first_box[true_image[g]] = -1
+        for a in range(n_ranges):
+            total = positives[c, a]
+            if total == 0:
+                continue
+            for t in range(n_thresholds):
+                for m in range(n_caps):
+                    recall[t, c, a, m] = hits[a, t, m] / total
+                hit = hits[a, t, n_caps - 1]
+                for i in range(hit - 2, -1, -1):
+                    curve[a, t, i] = max(curve[a, t, i], curve[a, t, i + 1])
+                i = 0
+                for r in range(len(recall_points)):
+                    while i < hit and (i + 1) / total < recall_points[r]:
+                        i += 1
+                    precision[t, r, c, a] = curve[a, t, i] if i < hit else 0.0
+
+
+def evaluate_with_pycocotools(detections: Detections, annotations: Annotations) -> tuple[Any, dict[str, float]]:
+    """The same figures from pycocotools itself: its COCOeval, accumulated, and the twelve by name.
+
+    For whoever has to quote that program; some hundred times slower, and it takes much memory.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    from eval.coco import as_instances, as_results
+
+    truth = COCO()
+    truth.dataset = as_instances(annotations)
+    truth.createIndex()
+    evaluator = COCOeval(truth, truth.loadRes(as_results(detections, annotations)), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][..., -1]
+    return evaluator, _summary(precision, evaluator.eval["recall"])

@@ -1,0 +1,68 @@
+"""One door for every format: look at a file and hand it to the reader that understands it."""
+
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from eval import coco, ilsvrc, ilsvrc_text, voc
+from eval.dataset import Annotations, Detections
+from eval.xml_files import read_objects
+
+_WNID = re.compile(r"n\d{8}")
+
+
+def read_annotations(
+    source: str | Path, *, image_list: str | Path | None = None, blacklist: str | Path | None = None
+) -> Annotations:
+    """Ground truth from COCO JSON, or from ILSVRC or VOC XML in a folder, tar or zip.
+
+    `image_list` (lines `name index`) says which XML files count and how submissions number them; `blacklist`
+    (lines `image_index wnid`) leaves pairs out. Raises ValueError or OSError in one sentence.
+    """
+    names = None if image_list is None else ilsvrc.read_image_list(image_list)
+    if is_json(source):
+        if names is not None:
+            raise ValueError(f"{image_list}: COCO annotations bring their own image list, leave this one out")
+        annotations = coco.read_annotations(source)
+    else:
+        found = read_objects(source, names)
+        # VOC's classes are words; whoever labels own photos in this layout writes words too.
+        words = bool(found.objects) and not _WNID.fullmatch(found.objects[0].name)
+        annotations = voc.annotations_of(found) if words else ilsvrc.annotations_of(found)
+    if blacklist is not None:
+        if annotations.images.made_up:
+            raise ValueError(
+                f"{blacklist}: a blacklist names images by index, so it needs the image list too"
+            )
+        if annotations.categories != ilsvrc.DET_CATEGORIES:
+            raise ValueError(
+                f"{blacklist}: a blacklist needs annotations of the 200 DET classes in official order"
+            )
+        annotations = ilsvrc.apply_blacklist(annotations, ilsvrc.read_blacklist(blacklist))
+    return annotations
+
+
+def read_detections(source: str | Path, annotations: Annotations) -> Detections:
+    """Detections from the ILSVRC submission text, a COCO results list or detections.json, plain or gzipped."""
+    if is_json(source):
+        return coco.read_detections(source, annotations)
+    if annotations.images.made_up:
+        raise ValueError(f"{source}: a submission names images by index, so it needs the image list too")
+    return ilsvrc_text.read_detections(source, annotations)
+
+
+def is_json(source: str | Path) -> bool:
+    """Whether a file, plain or gzipped, begins as JSON does; folders and archives do not."""
+    path = Path(source)
+    if path.is_dir():
+        return False
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(4096)
+        if head[:2] == b"\x1f\x8b":
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(4096)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: damaged gzip file ({error})") from error
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")

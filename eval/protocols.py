@@ -1,0 +1,112 @@
+"""The rules of each benchmark, and the one call that applies them: detections + annotations -> result."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from eval.average_precision import AREA, ELEVEN_POINTS, average_precisions
+from eval.dataset import Annotations, Detections
+from eval.matching import BEST_BOX, FREE_BOXES, TRUE_POSITIVE, Matches, match, small_box_thresholds
+
+PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
+
+
+class ClassResult(NamedTuple):
+    """One row of the table; `ap` and `recall` in [0, 1], NaN for a class without ground truth."""
+
+    id: int
+    wnid: str
+    name: str
+    ap: float
+    recall: float
+    num_gt: int
+    num_detections: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a protocol says about one set of detections. Means run over the classes that have ground truth.
+
+    `matches` holds the outcome of every detection (None for coco, which has ten thresholds); `summary` the
+    further figures of a protocol by their usual names (COCO's twelve).
+    """
+
+    protocol: str
+    iou: float
+    classes: tuple[ClassResult, ...]
+    num_images: int
+    matches: Matches | None
+    summary: dict[str, float]
+
+    @property
+    def counted(self) -> list[ClassResult]:
+        """The classes that have ground truth."""
+        return [row for row in self.classes if row.num_gt > 0]
+
+    @property
+    def mean_ap(self) -> float:
+        """Mean AP, NaN if no class has ground truth."""
+        return float(np.mean([row.ap for row in self.counted])) if self.counted else float("nan")
+
+    @property
+    def median_ap(self) -> float:
+        """Median AP, NaN if no class has ground truth."""
+        return float(np.median([row.ap for row in self.counted])) if self.counted else float("nan")
+
+
+def evaluate(
+    detections: Detections, annotations: Annotations, *, protocol: str = "ilsvrc", iou: float = 0.5
+) -> Evaluation:
+    """Evaluate under one of PROTOCOLS.
+
+    ilsvrc   every box may be matched at min(iou, its own threshold); a taken box is passed over
+    iou50    PASCAL VOC's matching (best box, IoU > iou), area under the curve; every box counts but crowds
+    voc2007  as iou50 with eleven points; difficult boxes count neither way
+    voc2012  as iou50; difficult boxes count neither way
+    coco     mean over IoU .50:.05:.95 (then `iou` has no part), see eval.coco_metrics
+    Crowd boxes are ignored by all; only COCO's matching treats them by its own overlap measure.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if not 0 < iou <= 1:
+        raise ValueError(f"the IoU threshold is {iou:g}, expected above 0 and at most 1")
+    if protocol == "coco":
+        from eval.coco_metrics import evaluate_coco
+
+        return evaluate_coco(detections, annotations)
+    ignored = annotations.crowd
+    if protocol in ("voc2007", "voc2012"):
+        ignored = ignored | annotations.difficult
+    if protocol == "ilsvrc":
+        thresholds, rule = small_box_thresholds(annotations, iou), FREE_BOXES
+    else:
+        thresholds, rule = np.full(len(annotations.label), iou), BEST_BOX
+    matches = match(detections, annotations, thresholds=thresholds, rule=rule, ignored_boxes=ignored)
+    aps = average_precisions(matches, style=ELEVEN_POINTS if protocol == "voc2007" else AREA)
+    return Evaluation(
+        protocol=protocol,
+        iou=iou,
+        classes=class_results(annotations, matches, aps),
+        num_images=len(annotations.images),
+        matches=matches,
+        summary={},
+    )
+
+
+def class_results(annotations: Annotations, matches: Matches, aps: np.ndarray) -> tuple[ClassResult, ...]:
+    """Put the table together from matches and APs (C,)."""
+    sizes = np.diff(matches.class_start)
+    hits = np.add.reduceat(
+        np.append(matches.outcome == TRUE_POSITIVE, False), matches.class_start[:-1], dtype=np.int64
+    )
+    hits[sizes == 0] = 0  # reduceat gives an empty slice its first element
+    return tuple(
+        ClassResult(
+            category.id, category.wnid, category.name, float(ap),
+            int(hit) / int(positives) if positives else float("nan"), int(positives), int(size),
+        )
+        for category, ap, hit, positives, size in zip(
+            annotations.categories, aps, hits, matches.positives, sizes, strict=True
+        )
+    )  # fmt: skip

@@ -1,0 +1,100 @@
+"""COCO's figures against pycocotools, which defines them."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_scenes import Scene, random_scene
+
+from eval import coco
+from eval.coco_metrics import UNDEFINED, accumulate, evaluate_coco, evaluate_with_pycocotools
+from eval.protocols import evaluate
+
+
+def assert_equal_to_pycocotools(scene: Scene) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference, figures = evaluate_with_pycocotools(scene.detections, scene.annotations)
+    ours = accumulate(scene.detections, scene.annotations)
+    np.testing.assert_allclose(ours.precision, reference.eval["precision"][..., -1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, reference.eval["recall"], rtol=0, atol=1e-12)
+    summary = evaluate_coco(scene.detections, scene.annotations).summary
+    assert summary == pytest.approx(figures, abs=1e-12, nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    images=st.integers(1, 6),
+    classes=st.integers(1, 4),
+    boxes=st.integers(0, 40),
+    detections=st.integers(1, 120),
+)
+def test_equals_pycocotools(seed: int, images: int, classes: int, boxes: int, detections: int) -> None:
+    assert_equal_to_pycocotools(
+        random_scene(seed, images=images, classes=classes, boxes=boxes, detections=detections, last_pixel=False)
+    )
+
+
+def test_the_cap_of_100_detections_per_image_and_class() -> None:
+    assert_equal_to_pycocotools(random_scene(3, images=1, classes=1, boxes=30, detections=400, last_pixel=False))
+
+
+def test_large_boxes_fall_into_all_size_ranges() -> None:
+    scene = random_scene(5, images=4, classes=2, boxes=60, detections=150, last_pixel=False)
+    for factor in (1.0, 3.0, 10.0):
+        scaled = json.loads(json.dumps(coco.as_instances(scene.annotations)))
+        assert scaled["annotations"]
+        boxes = scene.annotations.boxes * factor
+        areas = scene.annotations.areas * factor**2
+        annotations = type(scene.annotations)(
+            **{**vars(scene.annotations), "boxes": boxes, "areas": areas, "coco_areas": areas}
+        )
+        detections = type(scene.detections)(
+            **{
+                **vars(scene.detections),
+                "boxes": scene.detections.boxes * factor,
+                "areas": scene.detections.areas * factor**2,
+            }
+        )
+        assert_equal_to_pycocotools(Scene(annotations, detections))
+
+
+def test_a_class_without_ground_truth_is_undefined_and_does_not_count() -> None:
+    scene = random_scene(1, classes=3, boxes=4, last_pixel=False)
+    without = np.flatnonzero(~np.isin(np.arange(3), scene.annotations.label))
+    result = evaluate(scene.detections, scene.annotations, protocol="coco")
+    arrays = accumulate(scene.detections, scene.annotations)
+    for label in without:
+        assert np.isnan(result.classes[label].ap)
+        assert (arrays.precision[:, :, label] == UNDEFINED).all()
+    assert result.mean_ap == pytest.approx(result.summary["AP"], abs=1e-12, nan_ok=True)
+
+
+def test_files_give_what_pycocotools_makes_of_the_same_files(tmp_path: Path) -> None:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(0)
+    scene = random_scene(11, images=20, classes=5, boxes=120, detections=500, last_pixel=False)
+    truth, results = coco.as_instances(scene.annotations), coco.as_results(scene.detections, scene.annotations)
+    for row in truth["annotations"]:  # a mask is smaller than its box, and coordinates are fractional
+        row["area"] *= float(rng.uniform(0.3, 1))
+        row["bbox"] = (np.array(row["bbox"]) + rng.random(4)).tolist()
+    for row in results:
+        row["bbox"] = (np.array(row["bbox"]) + rng.random(4)).tolist()
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results, indent=1))
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(tmp_path / "truth.json"))
+        evaluator = COCOeval(reference, reference.loadRes(str(tmp_path / "results.json")), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    annotations = coco.read_annotations(tmp_path / "truth.json")
+    ours = accumulate(coco.read_detections(tmp_path / "results.json", annotations), annotations)
+    np.testing.assert_allclose(ours.precision, evaluator.eval["precision"][..., -1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, evaluator.eval["recall"], rtol=0, atol=1e-12)

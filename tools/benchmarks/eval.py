@@ -1,0 +1,192 @@
+"""From a file of detections to mAP: this project beside pycocotools and the Rust evaluators.
+
+    python tools/benchmark.py eval
+    python tools/benchmark.py eval --against hotcoco=/venvs/hotcoco/bin/python --against ultrafast_pycocotools=...
+    python tools/benchmark.py eval --detections 10000000 --only-ours
+
+All sides read the same COCO files in one run, each in a process of its own, in turn, and the fastest turn counts.
+`seconds` run from opening the files to the figures, everything a first call has to load included; `process` is the
+whole program from start to end, `memory` its peak. The last rows evaluate the same detections as an ILSVRC
+submission. Other evaluators live in interpreters of their own, given by --against.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_COCO_API = """
+from {module} import COCO, COCOeval
+def evaluate(truth, results, text):
+    truth = COCO(truth)
+    evaluator = COCOeval(truth, truth.loadRes(results), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    return float(evaluator.stats[0])
+"""
+_PYCOCOTOOLS = _COCO_API.replace("from {module} import", "from pycocotools.coco import COCO\nfrom pycocotools.cocoeval import").replace(
+    "import COCO, COCOeval", "import COCOeval"
+)
+_OURS = """
+from eval import inputs
+from eval.protocols import evaluate as evaluate_protocol
+import eval.coco_metrics
+def evaluate(truth, results, text):
+    annotations = inputs.read_annotations(truth)
+    detections = inputs.read_detections({source}, annotations)
+    return evaluate_protocol(detections, annotations, protocol={protocol!r}).mean_ap
+"""
+_RUNNER = """
+import contextlib, io, json, resource, sys, time
+{definition}
+with contextlib.redirect_stdout(io.StringIO()):
+    start = time.perf_counter()
+    ap = evaluate(*sys.argv[1:])
+    seconds = time.perf_counter() - start
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
+print(json.dumps(dict(ap=ap, seconds=seconds, memory=memory)))
+"""
+
+
+class Side(NamedTuple):
+    """One program to measure: how it is called, by which interpreter, in what code."""
+
+    name: str
+    python: str
+    definition: str
+    ours: bool = False
+
+
+def main(argv: list[str]) -> int:
+    """Make the files, let the sides take turns, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--detections", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=20_121)
+    parser.add_argument("--classes", type=int, default=200)
+    parser.add_argument("--boxes", type=int, default=55_502)
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each fast side (pycocotools gets one)")
+    parser.add_argument("--against", action="append", default=[], metavar="MODULE=PYTHON", help="a further evaluator")
+    parser.add_argument("--only-ours", action="store_true", help="leave pycocotools out (minutes for a million)")
+    arguments = parser.parse_args(argv)
+    sides = [
+        Side("ours, coco", sys.executable, _OURS.format(source="results", protocol="coco"), ours=True),
+        Side("ours, ilsvrc (json)", sys.executable, _OURS.format(source="results", protocol="ilsvrc"), ours=True),
+        Side("ours, ilsvrc (text)", sys.executable, _OURS.format(source="text", protocol="ilsvrc"), ours=True),
+    ]
+    for entry in arguments.against:
+        module, separator, python = entry.partition("=")
+        if not separator or not Path(python).is_file():
+            raise ValueError(f"--against {entry}: expected MODULE=PATH_OF_A_PYTHON")
+        sides.append(Side(module, python, _COCO_API.format(module=module)))
+    if not arguments.only_ours:
+        sides.append(Side("pycocotools", sys.executable, _PYCOCOTOOLS))
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_scene(Path(folder), arguments)
+        sizes = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.0f} MB" for file in files)
+        print(f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images ({sizes})")
+        best: dict[str, dict[str, float]] = {}
+        for turn in range(arguments.repeats):
+            for side in sides:
+                if turn and side.name in ("pycocotools", "faster_coco_eval"):
+                    continue
+                measured = _measure(side, files)
+                known = best.setdefault(side.name, measured)
+                best[side.name] = {key: min(value, known[key]) for key, value in measured.items()}
+    _print(best)
+    return 0
+
+
+def write_scene(folder: Path, size: argparse.Namespace) -> list[Path]:
+    """Annotations, COCO results and the same detections as an ILSVRC submission, the same in every run.
+
+    About every third detection lies near a box of its class, the others anywhere; scores have full precision.
+    """
+    rng = np.random.default_rng(2014)
+
+    def boxes(count: int) -> np.ndarray:
+        corner = rng.uniform(0, 300, (count, 2))
+        return np.round(np.concatenate((corner, rng.uniform(10, 200, (count, 2))), axis=1), 2)
+
+    true_boxes = boxes(size.boxes)
+    true_image, true_class = rng.integers(1, size.images + 1, size.boxes), rng.integers(1, size.classes + 1, size.boxes)
+    detected = boxes(size.detections)
+    image = np.sort(rng.integers(1, size.images + 1, size.detections))
+    category = rng.integers(1, size.classes + 1, size.detections)
+    near = np.flatnonzero(rng.random(size.detections) < 1 / 3)
+    order = np.argsort(true_image, kind="stable")
+    source = order[np.clip(np.searchsorted(true_image[order], image[near]), 0, size.boxes - 1)]
+    hits = true_image[source] == image[near]
+    near, source = near[hits], source[hits]
+    detected[near] = np.round(true_boxes[source] + rng.normal(0, 8, (len(near), 4)), 2)
+    detected[:, 2:] = np.maximum(detected[:, 2:], 1)
+    category[near] = true_class[source]
+    scores = rng.random(size.detections)
+    truth, results, text = folder / "truth.json", folder / "results.json", folder / "submission.txt"
+    rows = zip(true_image.tolist(), true_class.tolist(), true_boxes.tolist(), strict=True)
+    truth.write_text(
+        json.dumps(
+            {
+                "images": [
+                    {"id": i, "file_name": f"{i:08}.jpg", "width": 500, "height": 500} for i in range(1, size.images + 1)
+                ],
+                "categories": [{"id": k, "name": f"class {k}"} for k in range(1, size.classes + 1)],
+                "annotations": [
+                    {"id": n, "image_id": i, "category_id": k, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                    for n, (i, k, box) in enumerate(rows, start=1)
+                ],
+            }
+        )
+    )
+    separator = "["
+    with results.open("w") as as_json, text.open("w") as as_text:
+        for start in range(0, size.detections, 100_000):  # a list of ten million dicts would not fit
+            part = slice(start, start + 100_000)
+            columns = (image[part], category[part], scores[part], detected[part])
+            for i, k, score, (x, y, w, h) in zip(*(column.tolist() for column in columns), strict=True):
+                as_json.write(
+                    f'{separator}{{"image_id": {i}, "category_id": {k}, "bbox": [{x}, {y}, {w}, {h}], "score": {score}}}'
+                )
+                as_text.write(f"{i} {k} {score:.6f} {x:.6f} {y:.6f} {x + w - 1:.6f} {y + h - 1:.6f}\n")
+                separator = ", "
+        as_json.write("]")
+    return [truth, results, text]
+
+
+def _measure(side: Side, files: list[Path]) -> dict[str, float]:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [side.python, "-c", _RUNNER.format(definition=side.definition), *map(str, files)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT if side.ours else files[0].parent,
+    )
+    process = time.perf_counter() - start
+    if done.returncode:
+        raise ValueError(f"{side.name} failed: {done.stderr.strip().splitlines()[-1]}")
+    return {**json.loads(done.stdout.splitlines()[-1]), "process": process}
+
+
+def _print(best: dict[str, dict[str, float]]) -> None:
+    table = Table()
+    reference = best["ours, coco"]["seconds"]
+    for name in ("evaluator", "seconds", "/ ours, coco", "process", "memory", "AP"):
+        table.add_column(name, justify="left" if name == "evaluator" else "right")
+    for name, row in best.items():
+        table.add_row(
+            name, f"{row['seconds']:.2f}", f"{row['seconds'] / reference:.2f}", f"{row['process']:.2f}",
+            f"{row['memory']:.0f} MB", f"{row['ap']:.9f}",
+        )  # fmt: skip
+    Console().print(table)
