@@ -141,7 +141,7 @@ class ProposalFile:
         return iter(self._places)
 
     def __contains__(self, name: str | Path) -> bool:
-        return self._stored_name(name) is not None
+        return self.stored_name(name) is not None
 
     def __getitem__(self, name: str | Path) -> Proposals:
         """Boxes and scores of an image.
@@ -149,7 +149,7 @@ class ProposalFile:
         Raises:
             ValueError: the image is not in the files, or its name fits several.
         """
-        stored = self._stored_name(name)
+        stored = self.stored_name(name)
         if stored is None:
             where = ", ".join(str(shard.path) for shard in self.shards[:3])
             same_stem = self._names_of_stem.get(Path(name).stem, [])
@@ -165,7 +165,12 @@ class ProposalFile:
         """(N, 4) xyxy, best-ranked first; errors as for `[name]`."""
         return self[name].boxes
 
-    def _stored_name(self, name: str | Path) -> str | None:
+    def get(self, name: str | Path) -> NDArray[np.float32] | None:
+        """The boxes, or None for an image that is not in the files or whose name fits several."""
+        return self.boxes(name) if name in self else None
+
+    def stored_name(self, name: str | Path) -> str | None:
+        """The name under which an image is stored; None if it is not, or its name fits several."""
         text = name if isinstance(name, str) else name.as_posix()
         if text in self._places:
             return text
@@ -184,8 +189,7 @@ def find_shards(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         if Path(path).is_dir():
             matches = sorted(Path(path).glob("*.npz"))
         elif glob.has_magic(str(path)) and not Path(path).exists():
-            # Path.glob takes no absolute patterns.
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207
+            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
         else:
             matches = [Path(path)]
         if not matches:

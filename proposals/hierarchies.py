@@ -5,9 +5,9 @@ histograms also on k; only the grouping on the similarity. Importing this module
 """
 
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,9 @@ from proposals.grouping import group
 from proposals.region_features import measure_regions, pixel_bins
 from proposals.segmentation import SortedEdges, kernel_was_compiled, segment, smooth, sort_edges
 from proposals.strategies import Strategy
+
+_compiling = threading.Lock()
+_compiled = threading.Event()
 
 
 class _Prepared(NamedTuple):
@@ -36,12 +39,6 @@ def build_hierarchies(
         For each strategy, in the given order, the (2n - 1, 4) boxes of its nodes: n regions, then each merge.
     """
     _compile()
-    return _build(image, strategies, superpixel_scale, num_threads)
-
-
-def _build(
-    image: NDArray[np.uint8], strategies: Sequence[Strategy], superpixel_scale: float, num_threads: int
-) -> list[NDArray[np.int32]]:
     height, width = image.shape[:2]
     colour_spaces = list(dict.fromkeys(strategy.colour_space for strategy in strategies))
     segmentations = list(dict.fromkeys((strategy.colour_space, strategy.k) for strategy in strategies))
@@ -72,15 +69,21 @@ def _build(
         prepared = dict(zip(colour_spaces, pool.map(prepare, colour_spaces), strict=True))
         boxes = {
             strategy: nodes
-            for group_of_strategies in pool.map(segment_and_group, segmentations)
-            for strategy, nodes in group_of_strategies.items()
+            for results in pool.map(segment_and_group, segmentations)
+            for strategy, nodes in results.items()
         }
     return [boxes[strategy] for strategy in strategies]
 
 
-@cache
 def _compile() -> None:
-    """Have numba load or compile everything now, and say so where it has to compile."""
+    """Have numba load or compile everything now, once, and say so where it has to compile."""
+    with _compiling:
+        if not _compiled.is_set():
+            _load_kernels()
+            _compiled.set()
+
+
+def _load_kernels() -> None:
     planes = np.zeros((1, 2, 2), np.float32)
     edges = sort_edges(planes)
     if kernel_was_compiled():

@@ -9,6 +9,8 @@ duplicates.
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,6 +101,18 @@ class SelectiveSearch:
         boxes = boxes[: self.max_boxes]  # never empty: the whole image is the last merge of every hierarchy
         scale = np.array([width / resized_width, height / resized_height] * 2)
         return (boxes * scale).astype(np.float32)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the boxes of an image, as plain values for a file."""
+        return {
+            "strategies": [asdict(strategy) for strategy in self.strategies],
+            "superpixel_scale": self.superpixel_scale,
+            "resize_width": self.resize_width,
+            "min_box_side": self.min_box_side,
+            "max_boxes": self.max_boxes,
+            "seed": self.seed,
+        }
 
     def _resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
