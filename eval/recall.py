@@ -61,6 +61,11 @@ class RecallResult:
     labels: NDArray[np.int64]  # (G,) class of each object
     proposals_per_image: NDArray[np.int64]  # (I,)
 
+    @property
+    def mean_proposals(self) -> float:
+        """Proposals per image; 0 without images."""
+        return float(self.proposals_per_image.mean()) if len(self.proposals_per_image) else 0.0
+
     def recall(self, iou: float = 0.5) -> NDArray[np.float64]:
         """Share of the objects with an overlap of at least `iou`: (K,)."""
         return _mean(self.overlaps >= iou)

@@ -60,8 +60,7 @@ def table(result: RecallResult) -> Table:
         rows.add_row(str(number), *(f"{value:.3f}" for value in values))
     rows.add_section()
     final = result.recall(0.5)[-1], result.recall(0.7)[-1], result.average_recall()[-1], result.mabo()[-1]
-    mean = result.proposals_per_image.mean() if len(result.proposals_per_image) else 0
-    rows.add_row(f"all, {mean:.0f}", *(f"{value:.3f}" for value in final))
+    rows.add_row(f"all, {result.mean_proposals:.0f}", *(f"{value:.3f}" for value in final))
     return rows
 
 
@@ -97,7 +96,7 @@ def plot(results: dict[str, RecallResult]) -> Figure:
     over_number, overlap, over_iou = figure.subplots(1, 3)
     for name, result in results.items():
         # The last column is "all": at the mean number, as images differ.
-        numbers = [*result.numbers[:-1].tolist(), result.proposals_per_image.mean()]
+        numbers = [*result.numbers[:-1].tolist(), result.mean_proposals]
         order = np.argsort(numbers)
         over_number.plot(np.array(numbers)[order], result.recall(0.5)[order], label=name)
         overlap.plot(np.array(numbers)[order], result.mabo()[order], label=name)
