@@ -79,7 +79,7 @@ def _pixel_bins(planes, along, across):  # type: ignore[no-untyped-def]
         column = num_planes + _AXES * plane
         for y in range(height):
             for x in range(width):
-                value = np.int64(planes[plane, y, x] * np.float32(COLOUR_BINS / 256))
+                value = np.int32(planes[plane, y, x] * np.float32(COLOUR_BINS / 256))
                 bins[y, x, plane] = colour_start + value
                 u, v = along[plane, y, x], across[plane, y, x]
                 for axis in range(_AXES):
@@ -92,7 +92,7 @@ def _pixel_bins(planes, along, across):  # type: ignore[no-untyped-def]
                     else:
                         response = diagonal * (v - u)
                     orientation = axis if response >= 0 else axis + _AXES
-                    strength = min(np.int64(abs(response) * scale), TEXTURE_BINS - 1)
+                    strength = min(np.int32(abs(response) * scale), TEXTURE_BINS - 1)
                     bins[y, x, column + axis] = texture_start + TEXTURE_BINS * orientation + strength
     return bins
 

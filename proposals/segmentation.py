@@ -140,12 +140,20 @@ def _counting_sort(weights, cursor, edges):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _find(parent, node):  # type: ignore[no-untyped-def]
-    """The root of `node`, halving the path on the way."""
+def _root(parent, node):  # type: ignore[no-untyped-def]
     while parent[node] != node:
-        parent[node] = parent[parent[node]]
         node = parent[node]
     return node
+
+
+@numba.njit(nogil=True, cache=True)
+def _join(parent, size, one, other):  # type: ignore[no-untyped-def]
+    """Join two trees of a forest, the smaller below the larger; returns the root."""
+    if size[one] < size[other]:
+        one, other = other, one
+    parent[other] = one
+    size[one] += size[other]
+    return one
 
 
 @numba.njit(nogil=True, cache=True)
@@ -158,35 +166,35 @@ def _merge(edges, first, k, min_size, parent, size, threshold, step, boundary): 
     num_boundary = 0
     for weight in range(first.size - 1):
         for position in range(first[weight], first[weight + 1]):
-            edge = edges[position]
-            a = _find(parent, edge >> 2)
-            b = _find(parent, (edge >> 2) + step[edge & 3])
+            pixel = edges[position] >> 2
+            other = pixel + step[edges[position] & 3]
+            if parent[pixel] == parent[other]:  # most edges, as both mostly point to the root
+                continue
+            a, b = _root(parent, pixel), _root(parent, other)
+            parent[pixel], parent[other] = a, b
             if a == b:
                 continue
             if weight <= threshold[a] and weight <= threshold[b]:
-                if size[a] < size[b]:
-                    a, b = b, a
-                parent[b] = a
-                size[a] += size[b]
-                threshold[a] = weight + k / size[a]
+                joined = _join(parent, size, a, b)
+                threshold[joined] = weight + k / size[joined]
             else:
-                boundary[num_boundary] = edge
+                boundary[num_boundary] = edges[position]
                 num_boundary += 1
 
     kept = 0
     for position in range(num_boundary):  # an edge inside a region stays inside: no need to see all again
-        edge = boundary[position]
-        a = _find(parent, edge >> 2)
-        b = _find(parent, (edge >> 2) + step[edge & 3])
+        pixel = boundary[position] >> 2
+        other = pixel + step[boundary[position] & 3]
+        if parent[pixel] == parent[other]:
+            continue
+        a, b = _root(parent, pixel), _root(parent, other)
+        parent[pixel], parent[other] = a, b
         if a == b:
             continue
         if size[a] < min_size or size[b] < min_size:
-            if size[a] < size[b]:
-                a, b = b, a
-            parent[b] = a
-            size[a] += size[b]
+            _join(parent, size, a, b)
         else:
-            boundary[kept] = edge
+            boundary[kept] = boundary[position]
             kept += 1
     return kept
 
@@ -198,7 +206,8 @@ def _number(parent, labels):  # type: ignore[no-untyped-def]
         labels[pixel] = -1
     num_regions = 0
     for pixel in range(parent.size):
-        root = _find(parent, pixel)
+        root = _root(parent, pixel)
+        parent[pixel] = root
         # A root keeps the number of its tree in its own place; a pixel before its root is met first there.
         if labels[root] < 0:
             labels[root] = num_regions

@@ -146,5 +146,9 @@ def rank(hierarchies: Sequence[NDArray[np.int32]], seed: int) -> NDArray[np.int3
         [np.arange(1, len(nodes) + 1) * generator.random(len(nodes)) for nodes in hierarchies]
     )
     boxes = boxes[np.argsort(values, kind="stable")]
-    _, first = np.unique(boxes, axis=0, return_index=True)
+    # One number for each box sorts many times faster than rows of four.
+    numbers = np.ravel_multi_index(
+        tuple(boxes.T.astype(np.int64)), tuple(boxes.max(axis=0).astype(np.int64) + 1)
+    )
+    _, first = np.unique(numbers, return_index=True)
     return boxes[np.sort(first)]
