@@ -23,7 +23,7 @@ THRESHOLDS = tuple(np.linspace(0.5, 1.0, 51).round(2).tolist())
 
 
 def best_overlaps(
-    proposals: NDArray[np.float32], ground_truth: NDArray[np.float32], numbers: Sequence[int]
+    proposals: ArrayLike, ground_truth: ArrayLike, numbers: Sequence[int]
 ) -> NDArray[np.float64]:
     """The best IoU of each object with the first n proposals, for several n.
 
@@ -35,15 +35,16 @@ def best_overlaps(
     Returns:
         (G, K), 0 where there are no proposals.
     """
-    overlaps = np.zeros((len(ground_truth), len(numbers)))
-    if overlaps.size and len(proposals):
-        iou = mask.iou(_xywh(proposals), _xywh(ground_truth), [0] * len(ground_truth))  # (N, G)
+    candidates, objects = _xywh(proposals), _xywh(ground_truth)
+    overlaps = np.zeros((len(objects), len(numbers)))
+    if overlaps.size and len(candidates):
+        iou = mask.iou(candidates, objects, [0] * len(objects))  # (N, G)
         best = np.maximum.accumulate(iou, axis=0)
-        overlaps[:] = best[np.minimum(numbers, len(proposals)) - 1].T
+        overlaps[:] = best[np.minimum(numbers, len(candidates)) - 1].T
     return overlaps
 
 
-def _xywh(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+def _xywh(boxes: ArrayLike) -> NDArray[np.float64]:
     corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
@@ -123,8 +124,8 @@ class ProposalRecall:
 
     def add(
         self,
-        proposals: NDArray[np.float32],
-        ground_truth: NDArray[np.float32],
+        proposals: ArrayLike,
+        ground_truth: ArrayLike,
         labels: ArrayLike,
         ignore: ArrayLike | None = None,
     ) -> None:
@@ -136,18 +137,18 @@ class ProposalRecall:
             labels: (G,) integers.
             ignore: (G,) true for objects that count neither way (groups, difficult ones).
         """
-        proposals = np.asarray(proposals).reshape(-1, 4)
-        ground_truth = np.asarray(ground_truth).reshape(-1, 4)
+        candidates = np.asarray(proposals).reshape(-1, 4)
+        objects = np.asarray(ground_truth).reshape(-1, 4)
         kept_labels = np.asarray(labels, dtype=np.int64).reshape(-1)
-        if len(kept_labels) != len(ground_truth):
-            raise ValueError(f"{len(ground_truth)} ground-truth boxes with {len(kept_labels)} labels")
+        if len(kept_labels) != len(objects):
+            raise ValueError(f"{len(objects)} ground-truth boxes with {len(kept_labels)} labels")
         if ignore is not None:
             counted = ~np.asarray(ignore, dtype=bool).reshape(-1)
-            ground_truth, kept_labels = ground_truth[counted], kept_labels[counted]
-        all_of_them = max(len(proposals), 1)
-        self._overlaps.append(best_overlaps(proposals, ground_truth, [*self._numbers, all_of_them]))
+            objects, kept_labels = objects[counted], kept_labels[counted]
+        all_of_them = max(len(candidates), 1)
+        self._overlaps.append(best_overlaps(candidates, objects, [*self._numbers, all_of_them]))
         self._labels.append(kept_labels)
-        self._counts.append(len(proposals))
+        self._counts.append(len(candidates))
 
     def result(self) -> RecallResult:
         """The measures over all images so far."""

@@ -35,7 +35,7 @@ def test_objects_are_matched_by_image_name() -> None:
         result = recall_report.measure(scene(last_pixel), BOXES.get, numbers=[1])
         assert result.proposals_per_image.tolist() == [2, 0]
         assert result.labels.tolist() == [7, 9, 9]
-        np.testing.assert_allclose(result.overlaps, [[1, 1], [25 / 275, 0.5], [0, 0]])
+        np.testing.assert_allclose(result.overlaps, np.array([[1, 1], [25 / 275, 0.5], [0, 0]]))
 
 
 def test_table_json_and_plot(tmp_path: Path) -> None:

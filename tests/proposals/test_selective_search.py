@@ -197,3 +197,15 @@ def test_bad_images_are_named(image: NDArray[np.uint8]) -> None:
 def test_importing_is_light() -> None:
     script = "import proposals, sys; assert not {'numba', 'torch', 'detector'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_compiling_is_said_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from proposals import hierarchies
+
+    for compiled in (True, False):
+        monkeypatch.setattr(hierarchies, "kernel_was_compiled", lambda compiled=compiled: compiled)
+        hierarchies._load_kernels()
+        output = capsys.readouterr()
+        assert ("compiling" in output.err) == compiled and output.out == ""

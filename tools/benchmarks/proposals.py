@@ -162,7 +162,7 @@ def main(argv: list[str]) -> int:
 def _annotated(images: list[ImageFile], names: tuple[str, ...]) -> list[tuple[str, Path]]:
     """Names in the annotations and files of the images that both know, by name or else by stem."""
     known = {name: name for name in names} | {Path(name).stem: name for name in names}
-    found = {}
+    found: dict[str, Path] = {}
     for image in images:
         name = known.get(image.name) or known.get(image.path.stem)
         if name is not None:
@@ -183,7 +183,8 @@ def _run(
         image = read_image(path)
         height, width = image.shape[:2]
         size = WIDTH, max(1, round(height * WIDTH / width))
-        resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC)
+        interpolation = cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC
+        resized = np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
         scale = np.array([width / size[0], height / size[1]] * 2)
         for name, search in searches.items():
             if position == 0:
