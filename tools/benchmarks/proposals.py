@@ -4,8 +4,9 @@
     python tools/benchmark.py proposals --images val/ --annotations xml/ --image-list val.txt \\
         --contrib-python contrib/bin/python
 
-All sides get the same pixels, resized to width 500, one after the other on each image; seconds are the median
-over the images, after a warm-up. OpenCV contrib cannot live beside opencv-python: give the interpreter of an
+All sides get the same pixels, resized to width 500, one after the other on each image. Seconds are the median
+over the images of the fastest of --repeats turns, after a warm-up; CPU seconds, summed over the threads, hardly
+depend on what else the machine does. OpenCV contrib cannot live beside opencv-python: give the interpreter of an
 environment of its own (`python -m venv contrib && contrib/bin/pip install opencv-contrib-python numpy`).
 """
 
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -57,19 +58,26 @@ print(cv2.__version__, flush=True)
 for line in sys.stdin:
     path = line.rstrip("\\n")
     image = np.ascontiguousarray(np.load(path)[:, :, ::-1])
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     search = create()
     search.setBaseImage(image)
     search.switchToSelectiveSearchFast()
     boxes = search.process()
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     np.save(path + ".boxes", boxes)
-    print(seconds, flush=True)
+    print(seconds, cpu, flush=True)
 """
 
 
+class Took(NamedTuple):
+    """What one search cost, in seconds."""
+
+    seconds: float
+    cpu: float
+
+
 class ContribSearch:
-    """OpenCV contrib's fast mode in a process of its own; `seconds` is what its last search took there."""
+    """OpenCV contrib's fast mode in a process of its own; `took` is what its last search took there."""
 
     def __init__(self, python: str, folder: Path) -> None:
         self._path = folder / "image.npy"
@@ -82,7 +90,7 @@ class ContribSearch:
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         )
         self.version = self._answer()
-        self.seconds = 0.0
+        self.took = Took(0, 0)
 
     def __call__(self, image: NDArray[np.uint8]) -> Boxes:
         """Ranked boxes (N, 4) xyxy of an RGB image."""
@@ -90,7 +98,7 @@ class ContribSearch:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{self._path}\n")
         self._process.stdin.flush()
-        self.seconds = float(self._answer())
+        self.took = Took(*map(float, self._answer().split()))
         boxes = np.load(f"{self._path}.boxes.npy").astype(np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         return boxes
@@ -123,6 +131,7 @@ def main(argv: list[str]) -> int:
     add("--annotations", required=True, metavar="PATH", help="COCO JSON, or ILSVRC or VOC XML")
     add("--image-list", metavar="FILE", help="lines `name index`: the images that count (XML only)")
     add("--every", type=int, default=1, metavar="N", help="take every Nth annotated image")
+    add("--repeats", type=int, default=1, metavar="N", help="turns of each side on each image")
     add("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help=", ".join(SIDES))
     add("--contrib-python", metavar="PYTHON", help="an interpreter that has opencv-contrib-python")
     add("--plot", metavar="FILE", help="draw the curves into this image file")
@@ -139,7 +148,7 @@ def main(argv: list[str]) -> int:
         contrib = None
         if arguments.contrib_python:
             contrib = searches[CONTRIB] = ContribSearch(arguments.contrib_python, Path(folder))
-        seconds, boxes = _run(searches, images)
+        took, boxes = _run(searches, images, arguments.repeats)
         if contrib is not None:
             contrib.close()
 
@@ -148,14 +157,14 @@ def main(argv: list[str]) -> int:
     objects = len(next(iter(results.values())).labels)
     version = f", OpenCV contrib {contrib.version}" if contrib else ""
     console.print(f"{objects} objects in {len(images)} images, {os.cpu_count()} cores{version}")
-    console.print(_summary(results, seconds))
+    console.print(_summary(results, took))
     if contrib is not None:
         for name in arguments.sides:
             console.print(_beside_contrib(name, results[name], results[CONTRIB]))
     if arguments.plot:
         recall_report.write_plot(arguments.plot, results)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(_numbers(results, seconds), indent=1), encoding="utf-8")
+        Path(arguments.json).write_text(json.dumps(_numbers(results, took), indent=1), encoding="utf-8")
     return 0
 
 
@@ -171,10 +180,10 @@ def _annotated(images: list[ImageFile], names: tuple[str, ...]) -> list[tuple[st
 
 
 def _run(
-    searches: dict[str, Search], images: list[tuple[str, Path]]
-) -> tuple[dict[str, list[float]], dict[str, dict[str, Boxes]]]:
-    """Every search on every image -> seconds, and boxes in pixels of the original by image name."""
-    seconds: dict[str, list[float]] = {name: [] for name in searches}
+    searches: dict[str, Search], images: list[tuple[str, Path]], repeats: int
+) -> tuple[dict[str, list[Took]], dict[str, dict[str, Boxes]]]:
+    """Every search on every image -> its cost, and boxes in pixels of the original by image name."""
+    took: dict[str, list[Took]] = {name: [] for name in searches}
     boxes: dict[str, dict[str, Boxes]] = {name: {} for name in searches}
     console = Console(stderr=True)
     for position, (image_name, path) in enumerate(
@@ -186,21 +195,29 @@ def _run(
         interpolation = cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC
         resized = np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
         scale = np.array([width / size[0], height / size[1]] * 2)
-        for name, search in searches.items():
-            if position == 0:
-                search(resized)  # warm-up
-            start = time.perf_counter()
-            found = search(resized)
-            elapsed = time.perf_counter() - start
-            seconds[name].append(search.seconds if isinstance(search, ContribSearch) else elapsed)
-            boxes[name][image_name] = (found * scale).astype(np.float32)
-    return seconds, boxes
+        turns: dict[str, list[Took]] = {name: [] for name in searches}
+        for turn in range(repeats + (position == 0)):
+            for name, search in searches.items():
+                start, cpu = time.perf_counter(), time.process_time()
+                found = search(resized)
+                cost = Took(time.perf_counter() - start, time.process_time() - cpu)
+                if turn or position:  # the very first is a warm-up
+                    turns[name].append(search.took if isinstance(search, ContribSearch) else cost)
+                boxes[name][image_name] = (found * scale).astype(np.float32)
+        for name, costs in turns.items():
+            took[name].append(Took(*(min(cost) for cost in zip(*costs, strict=True))))
+    return took, boxes
 
 
-def _numbers(results: dict[str, RecallResult], seconds: dict[str, list[float]]) -> dict[str, Any]:
+def _medians(took: list[Took]) -> Took:
+    return Took(*(float(np.median(costs)) for costs in zip(*took, strict=True)))
+
+
+def _numbers(results: dict[str, RecallResult], took: dict[str, list[Took]]) -> dict[str, Any]:
     return {
         name: {
-            "seconds": float(np.median(seconds[name])),
+            "seconds": _medians(took[name]).seconds,
+            "cpu_seconds": _medians(took[name]).cpu,
             "boxes": result.mean_proposals,
             "recall": float(result.recall(0.5)[-1]),
             "mabo": float(result.mabo()[-1]),
@@ -212,9 +229,10 @@ def _numbers(results: dict[str, RecallResult], seconds: dict[str, list[float]]) 
     }
 
 
-def _summary(results: dict[str, RecallResult], seconds: dict[str, list[float]]) -> Table:
-    columns = ["", "boxes", "recall", "MABO", "average recall", "seconds"]
-    table = Table(*columns, *(["times contrib's speed"] if CONTRIB in results else []), "paper, VOC07")
+def _summary(results: dict[str, RecallResult], took: dict[str, list[Took]]) -> Table:
+    columns = ["", "boxes", "recall", "MABO", "average recall", "seconds", "CPU s"]
+    beside = ["contrib's seconds / these", "CPU"] if CONTRIB in results else []
+    table = Table(*columns, *beside, "paper, VOC07")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, result in results.items():
@@ -224,12 +242,12 @@ def _summary(results: dict[str, RecallResult], seconds: dict[str, list[float]]) 
             f"{result.recall(0.5)[-1]:.3f}",
             f"{result.mabo()[-1]:.3f}",
             f"{result.average_recall()[-1]:.3f}",
-            f"{np.median(seconds[name]):.3f}",
+            *(f"{cost:.3f}" for cost in _medians(took[name])),
         ]
         if CONTRIB in results:
             # Image by image, so that what else the machine does weighs on both.
-            ratios = np.array(seconds[CONTRIB]) / np.array(seconds[name])
-            row.append(f"{np.median(ratios):.1f}")
+            ratios = np.array(took[CONTRIB]) / np.array(took[name])
+            row += [f"{ratio:.1f}" for ratio in np.median(ratios, axis=0)]
         recall, mabo, boxes = PAPER.get(name, (None, None, None))
         row.append(f"{boxes} boxes, {recall:.3f}, {mabo:.3f}" if boxes else "")
         table.add_row(*row)
