@@ -29,7 +29,8 @@ class SelectiveSearch:
 
     Args:
         mode: `single` (1 hierarchy), `fast` (8) or `quality` (80) of the paper.
-        strategies: the hierarchies to build, instead of those of `mode`.
+        strategies: the hierarchies to build, instead of those of `mode`; a dict of the arguments of `Strategy`,
+            as a configuration file has it, does as well.
         superpixel_scale: multiplies k and the smallest region of the initial segmentations; 2.0 is
             GoogLeNet's choice (Szegedy et al. 2015, sec. 6): about half the boxes.
         resize_width: the image is resized to this width first, as in R-CNN, or to twice as much in height
@@ -45,7 +46,7 @@ class SelectiveSearch:
         self,
         *,
         mode: Mode = "fast",
-        strategies: Sequence[Strategy] | None = None,
+        strategies: Sequence[Strategy | dict[str, Any]] | None = None,
         superpixel_scale: float = 1.0,
         resize_width: int | None = 500,
         min_box_side: float = 10,
@@ -68,13 +69,18 @@ class SelectiveSearch:
             raise ValueError(f"min_box_side is {min_box_side:g}: expected 0 or more")
         if seed < 0:
             raise ValueError(f"seed is {seed}: expected 0 or more")
-        self.strategies = tuple(strategies) if strategies is not None else strategies_of(mode)
+        self.strategies = strategies_of(mode)
+        if strategies is not None:
+            self.strategies = tuple(
+                strategy if isinstance(strategy, Strategy) else Strategy(**strategy)
+                for strategy in strategies
+            )
         self.superpixel_scale = superpixel_scale
         self.resize_width = resize_width
         self.min_box_side = min_box_side
         self.max_boxes = max_boxes
         self.seed = seed
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self.num_threads = num_threads or _usable_cores()
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Propose boxes.
@@ -124,6 +130,12 @@ class SelectiveSearch:
             return image
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def rank(hierarchies: Sequence[NDArray[np.int32]], seed: int) -> NDArray[np.int32]:

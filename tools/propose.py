@@ -63,7 +63,12 @@ def propose(arguments: Namespace) -> int:
     patterns = [*arguments.image, *(_lines(arguments.list) if arguments.list else [])]
     if not patterns:
         raise ValueError("no images: give --image or --list")
-    images = {image.name: image.path for image in find_images(patterns)}
+    images: dict[str, Path] = {}
+    for image in find_images(patterns):
+        if images.setdefault(image.name, image.path) != image.path:
+            raise ValueError(
+                f"{image.path}: another image is called {image.name} too; give the folder above both instead"
+            )
     annotations = None
     if arguments.annotations:
         annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)

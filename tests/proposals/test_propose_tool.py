@@ -103,6 +103,12 @@ def test_two_processes_share_the_work(tmp_path: Path, photos: Path) -> None:
     assert (output / "mmdetection.pkl").exists() and len(ProposalFile(output)) == 3
 
 
+def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, photos: Path) -> None:
+    (photos / "more" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    run = propose("--image", photos, photos / "more", "--output", tmp_path / "boxes")
+    assert run.returncode == 2 and "another image is called a.png too" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

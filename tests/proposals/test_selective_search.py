@@ -87,6 +87,15 @@ def test_superpixel_scale_gives_fewer_boxes() -> None:
     )
 
 
+def test_strategies_may_come_from_a_file() -> None:
+    image = scene()
+    written = {"colour_space": "Lab", "similarity": "S+F", "k": 80.0}
+    np.testing.assert_array_equal(
+        SelectiveSearch(strategies=[written])(image),
+        SelectiveSearch(strategies=[Strategy(colour_space="Lab", similarity="S+F", k=80)])(image),
+    )
+
+
 def test_min_box_side_is_in_pixels_of_the_resized_image() -> None:
     image = scene(60, 100)
     everything = SelectiveSearch(min_box_side=0)(image)
