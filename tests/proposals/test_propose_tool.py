@@ -104,8 +104,9 @@ def test_two_processes_share_the_work(tmp_path: Path, photos: Path) -> None:
 
 
 def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, photos: Path) -> None:
-    (photos / "more" / "a.png").write_bytes((photos / "a.png").read_bytes())
-    run = propose("--image", photos, photos / "more", "--output", tmp_path / "boxes")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    run = propose("--image", photos, tmp_path / "other", "--output", tmp_path / "boxes")
     assert run.returncode == 2 and "another image is called a.png too" in run.stderr
 
 
@@ -113,10 +114,8 @@ def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, photos: Path) -
     ("arguments", "message"),
     [
         ([], "give --image or --list"),
-        (["--image", "absent-folder/*.jpg"], "absent-folder/*.jpg: matches no images"),
         (["--list", "absent.txt"], "absent.txt: no such file"),
         (["--image", "x.jpg", "--proposals.mode", "slow"], "slow"),
-        (["--image", "x.jpg", "--images-per-shard", "0"], "images per shard are 0"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
