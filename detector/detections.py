@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detector.atomic_file import atomic_write
+from eval.atomic import writing
 from detector.drawing import draw_boxes
 from detector.taxonomy import DetectionClass
 from eval.ilsvrc import write_detections
@@ -130,7 +130,7 @@ def _save_coco(detections: Sequence[Detections], path: str | Path) -> None:
         ],
         "annotations": annotations,
     }
-    with atomic_write(path) as file:
+    with writing(path) as file:
         json.dump(content, file, indent=1)
         file.write("\n")
 
@@ -152,7 +152,7 @@ def _save_ilsvrc(detections: Sequence[Detections], path: str | Path) -> None:
 
 def _save_csv(detections: Sequence[Detections], path: str | Path) -> None:
     """One line a detection; x2 and y2 are one past the last pixel."""
-    with atomic_write(path) as file:
+    with writing(path) as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(["image", "class_id", "class", "score", "x1", "y1", "x2", "y2"])
         for found in detections:

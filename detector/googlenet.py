@@ -48,6 +48,9 @@ class LocalResponseNorm(nn.Module):
     matrix, and the power 0.75 is two square roots.
     """
 
+    kernel: Tensor
+    k: Tensor
+
     def __init__(self, channels: int, *, size: int = 5, alpha: float = 1e-4, k: float = 1.0) -> None:
         super().__init__()
         index = torch.arange(channels)
@@ -140,7 +143,7 @@ class GoogLeNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (R, 3, H, W) -> logits (R, num_classes).
 
-        The training size is 224x224; any size from 15 pixels a side passes, since the last pool is global.
+        The training size is 224x224; any size from 31 pixels a side passes, since the last pool is global.
         """
         x = self.features(x).mean(dim=(2, 3))  # (R, 1024)
         return self.classifier(self.dropout(x))

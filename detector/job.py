@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from detector.atomic_file import temporary_name
+from eval.atomic import temporary_name
 from detector.command_line import one_sentence
 from detector.detections import FILE_NAMES, Detections, Format, save
 from detector.images import ImageFile, read_image

@@ -37,7 +37,7 @@ class RCNN:
         labels: The labels to report, None for all.
         context: Pixels of surroundings on each side of a warped region.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
-        score_threshold: Lowest score reported.
+        score_threshold: Lowest score reported; 0 where an average precision is to be measured.
         max_detections: Most detections reported for an image.
         batch_size: Regions the network sees at a time.
         device: Where the network runs.
@@ -51,7 +51,7 @@ class RCNN:
         labels: Sequence[int] | None = None,
         context: int = 16,
         nms_iou: float = 0.3,
-        score_threshold: float = 0.0,
+        score_threshold: float = 0.5,
         max_detections: int = 100,
         batch_size: int = 16,
         device: str | torch.device = "cpu",
@@ -62,7 +62,7 @@ class RCNN:
         self.proposals = proposals
         self.device = torch.device(device)
         # channels-last is how the CPU's and GPU's convolution kernels like their input best
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.labels = None if labels is None else sorted(set(labels))
         self.context = context
         self.nms_iou = nms_iou

@@ -36,6 +36,9 @@ class Preprocessing:
 class Normalize(nn.Module):
     """RGB pixels of 0..255 to what a network was trained on."""
 
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         std = torch.tensor(preprocessing.std)[:, None, None]  # (3, 1, 1)

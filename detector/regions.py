@@ -65,7 +65,7 @@ def _spans(start: float, stop: float, length: int, size: int, context: int) -> t
     scale = size / (whole_stop - whole_start)  # pixels of the region per pixel of the image
     first = min(max(whole_start, 0), length - 1)
     last = max(min(whole_stop, length), first + 1)
-    target_first = min(math.floor((first - whole_start) * scale + 0.5), size - 1)
+    target_first = min(max(math.floor((first - whole_start) * scale + 0.5), 0), size - 1)
     target_last = max(min(math.floor((last - whole_start) * scale + 0.5), size), target_first + 1)
     return slice(first, last), slice(target_first, target_last)
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detector.atomic_file import temporary_name
+from eval.atomic import temporary_name
 from detector.region_classifier import Preprocessing
 from detector.taxonomy import DetectionClass
 
@@ -64,9 +64,9 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
     try:
         fields = json.loads(metadata["card"])
         fields["classes"] = tuple(DetectionClass(**kind) for kind in fields["classes"])
-        fields["preprocessing"] = Preprocessing(
-            **{key: tuple(v) if isinstance(v, list) else v for key, v in fields["preprocessing"].items()}
-        )
+        convention = fields["preprocessing"]
+        convention |= {key: tuple(convention[key]) for key in ("mean", "std")}
+        fields["preprocessing"] = Preprocessing(**convention)
         return tensors, WeightsCard(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the card in its header is damaged ({error})") from None

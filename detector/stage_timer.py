@@ -1,7 +1,7 @@
 """Where the seconds go: one clock a stage of the pipeline."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +10,7 @@ class StageTimer:
     """Adds up the wall time of named stages and counts what they worked on."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
 
     @contextmanager

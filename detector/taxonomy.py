@@ -50,16 +50,15 @@ class ClassificationClass:
 def classification_classes() -> tuple[ClassificationClass, ...]:
     """The 1000 classes in the order of the networks' outputs (sorted by WordNet id)."""
     table = files("detector") / "data" / "cls1000_to_det200.csv"
-    with table.open(encoding="utf-8", newline="") as lines:
-        return tuple(
-            ClassificationClass(
-                index=int(row["cls_index"]),
-                wnid=row["cls_wnid"],
-                name=row["cls_name"],
-                det_id=int(row["det_id"]) if row["det_id"] else None,
-            )
-            for row in csv.DictReader(lines)
+    return tuple(
+        ClassificationClass(
+            index=int(row["cls_index"]),
+            wnid=row["cls_wnid"],
+            name=row["cls_name"],
+            det_id=int(row["det_id"]) if row["det_id"] else None,
         )
+        for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    )
 
 
 def membership() -> Tensor:
@@ -77,6 +76,8 @@ class ZeroShotScores(nn.Module):
     Args:
         temperature: Divides the logits; above 1 it softens the distribution.
     """
+
+    membership: Tensor  # (1000, 200)
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()

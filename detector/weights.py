@@ -6,6 +6,7 @@ takes RGB pixels and gives detection scores, whatever the network inside was tra
 
 import hashlib
 import os
+import pickle
 import urllib.error
 import zipfile
 from dataclasses import dataclass
@@ -130,6 +131,8 @@ def load_weights(source: WeightsRecord | Path, *, temperature: float = 1.0) -> R
         network = _load_torchvision()
         preprocessing = TORCHVISION.preprocessing
     else:
+        if isinstance(source, WeightsRecord):
+            _verify(_bvlc_path(), source)
         network = _load_bvlc(source if isinstance(source, Path) else _bvlc_path())
         preprocessing = BVLC.preprocessing
     return RegionClassifier(
@@ -151,10 +154,6 @@ def _bvlc_path() -> Path:
 
 def _load_bvlc(path: Path) -> GoogLeNet:
     """Caffe's blobs, stored as `<caffe layer>/weight` and `<caffe layer>/bias` in a numpy archive."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; put {BVLC.file_name} there or give its path to --weights"
-        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             blobs = {name: torch.from_numpy(archive[name]) for name in archive.files}
@@ -227,26 +226,32 @@ def _load_torchvision() -> nn.Module:
             f"torchvision's weights could not be downloaded ({error.reason}): connect to the network, or put"
             f" {TORCHVISION.file_name} into {_torchvision_cache().parent}"
         ) from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise OSError(f"{_torchvision_cache()}: damaged ({reason}); delete it to download it again") from None
 
 
 def _load_own(path: Path, temperature: float) -> RegionClassifier:
     tensors, card = read_weights_file(path)
-    if card.outputs == "cls1000":
-        num_outputs, class_scores, classes = 1000, ZeroShotScores(temperature), DET200
-    else:
-        classes = card.classes
-        num_outputs, class_scores = len(classes) + 1, TrainedScores()
-    network = GoogLeNet(num_outputs)
+    zero_shot = card.outputs == "cls1000"
+    network = GoogLeNet(1000 if zero_shot else len(card.classes) + 1)
     load_state(network, tensors, path)
     return RegionClassifier(
-        network=network, preprocessing=card.preprocessing, class_scores=class_scores, classes=classes
+        network=network,
+        preprocessing=card.preprocessing,
+        class_scores=ZeroShotScores(temperature) if zero_shot else TrainedScores(),
+        classes=DET200 if zero_shot else card.classes,
     )
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+def _verify(path: Path, record: WeightsRecord) -> None:
+    """Make sure that a file is the one its record speaks of."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; put {record.file_name} there or give its path to --weights")
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(record.sha256):
+        raise OSError(
+            f"{path}: is not the released {record.file_name} (its SHA-256 begins with {digest[:8]}, not"
+            f" {record.sha256[:8]}); if it is meant all the same, give its path to --weights"
+        )

@@ -46,7 +46,7 @@ def argument_parser() -> ArgumentParser:
     parser.add_argument("--no-images", action="store_true", help="write the result file only, no pictures")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped run had come to")
     option("--weights", str | None, "a weights file, `torchvision` or `bvlc`; default: the first at hand")
-    option("--classes", list[str] | None, "report only these", nargs="+", metavar="NAME")
+    option("--classes", str, "report only these", nargs="+", metavar="NAME")
     option("--score-threshold", float, "lowest score to report")
     option("--max-detections", int, "most detections of an image")
     option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
