@@ -94,25 +94,21 @@ def plot(results: dict[str, RecallResult]) -> Figure:
     """Recall and MABO over the number of proposals, and recall over IoU, for one or several methods."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     over_number, overlap, over_iou = figure.subplots(1, 3)
+    several = len(results) > 1
     for name, result in results.items():
-        # The last column is "all": at the mean number, as images differ.
-        numbers = [*result.numbers[:-1].tolist(), result.mean_proposals]
-        order = np.argsort(numbers)
-        over_number.plot(np.array(numbers)[order], result.recall(0.5)[order], label=name)
-        overlap.plot(np.array(numbers)[order], result.mabo()[order], label=name)
+        over_number.plot(result.numbers, result.recall(0.5), label=name)
+        overlap.plot(result.numbers, result.mabo(), label=name)
         curves = result.recall_over_iou()
-        shown = [k for k, number in enumerate(result.numbers[:-1]) if number in CURVES]
-        for k in [*shown[-1:], -1] if len(results) > 1 else [*shown, -1]:
-            label = "all" if k == -1 else str(result.numbers[k])
-            over_iou.plot(THRESHOLDS, curves[:, k], label=f"{name}, {label}" if len(results) > 1 else label)
+        for k, number in enumerate(result.numbers[:-1]):
+            if number in CURVES and not several:
+                over_iou.plot(THRESHOLDS, curves[:, k], label=f"first {number}")
+        over_iou.plot(THRESHOLDS, curves[:, -1], label=name if several else "all")
     for axes, title in ((over_number, "recall at IoU 0.5"), (overlap, "MABO")):
         axes.set(xscale="log", xlabel="proposals", title=title, ylim=(0, 1))
-    over_iou.set(xlabel="IoU", title="recall of the first n proposals", ylim=(0, 1))
-    over_iou.legend()
+    over_iou.set(xlabel="IoU", title="recall of all proposals" if several else "recall", ylim=(0, 1))
     for axes in (over_number, overlap, over_iou):
         axes.grid(alpha=0.3)
-    if len(results) > 1:
-        over_number.legend()
+    (over_number if several else over_iou).legend()
     return figure
 
 
