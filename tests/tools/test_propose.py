@@ -1,11 +1,11 @@
 """`tools/propose.py` as a user runs it: shards, exports, recall, resuming and bad input."""
 
 import json
-import os
 import pickle
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,16 +13,37 @@ from PIL import Image
 
 from proposals import ProposalFile, SelectiveSearch
 
-ROOT = Path(__file__).resolve().parents[2]
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
-def propose(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, ROOT / "tools" / "propose.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-    )
+class Run(NamedTuple):
+    """What a user sees of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Propose = Callable[..., Run]
+
+
+@pytest.fixture
+def propose(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Propose:
+    """Run the tool in this process, with environment variables as keywords."""
+    monkeypatch.syspath_prepend(TOOLS)
+    import propose as tool
+
+    def run(*arguments: object, **environment: str) -> Run:
+        monkeypatch.setattr(sys, "argv", ["propose.py", *map(str, arguments)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        try:
+            code = tool.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Run(code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -61,7 +82,9 @@ def annotations(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_folder_becomes_shards_exports_and_recall(tmp_path: Path, photos: Path, annotations: Path) -> None:
+def test_a_folder_becomes_shards_exports_and_recall(
+    propose: Propose, tmp_path: Path, photos: Path, annotations: Path
+) -> None:
     output = tmp_path / "boxes"
     run = propose(
         *("--image", photos, "--output", output, "--images-per-shard", 2, "--proposals.mode", "single"),
@@ -81,7 +104,7 @@ def test_a_folder_becomes_shards_exports_and_recall(tmp_path: Path, photos: Path
         assert [len(array) for array in pickle.load(file)] == [len(proposals.boxes(n)) for n in proposals]
 
 
-def test_bad_images_are_reported_and_the_rest_goes_on(tmp_path: Path, photos: Path) -> None:
+def test_bad_images_are_reported_and_the_rest_goes_on(propose: Propose, tmp_path: Path, photos: Path) -> None:
     (photos / "broken.png").write_bytes((photos / "a.png").read_bytes()[:100])
     output = tmp_path / "boxes"
     first = propose("--image", photos, "--output", output, "--proposals.mode", "single")
@@ -92,7 +115,7 @@ def test_bad_images_are_reported_and_the_rest_goes_on(tmp_path: Path, photos: Pa
     assert again.returncode == 0 and len(ProposalFile(output)) == 4
 
 
-def test_two_processes_share_the_work(tmp_path: Path, photos: Path) -> None:
+def test_two_processes_share_the_work(propose: Propose, tmp_path: Path, photos: Path) -> None:
     output = tmp_path / "boxes"
     arguments = ("--image", photos, "--output", output, "--images-per-shard", 1, "--proposals.mode", "single")
     first = propose(*arguments, "--export", "mmdetection", RANK="0", WORLD_SIZE="2")
@@ -103,7 +126,7 @@ def test_two_processes_share_the_work(tmp_path: Path, photos: Path) -> None:
     assert (output / "mmdetection.pkl").exists() and len(ProposalFile(output)) == 3
 
 
-def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, photos: Path) -> None:
+def test_two_images_of_one_name_are_not_mixed_up(propose: Propose, tmp_path: Path, photos: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").write_bytes((photos / "a.png").read_bytes())
     run = propose("--image", photos, tmp_path / "other", "--output", tmp_path / "boxes")
@@ -118,7 +141,9 @@ def test_two_images_of_one_name_are_not_mixed_up(tmp_path: Path, photos: Path) -
         (["--image", "x.jpg", "--proposals.mode", "slow"], "slow"),
     ],
 )
-def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_sentence(
+    propose: Propose, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     run = propose(*arguments, "--output", tmp_path / "boxes")
     assert run.returncode == 2 and message in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1 and "Traceback" not in run.stderr
