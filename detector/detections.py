@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eval.atomic import writing
 from detector.drawing import draw_boxes
 from detector.taxonomy import DetectionClass
+from eval.atomic import writing
 from eval.ilsvrc import write_detections
 
 Format = Literal["coco", "ilsvrc", "csv"]

@@ -9,12 +9,12 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from eval.atomic import temporary_name
 from detector.command_line import one_sentence
 from detector.detections import FILE_NAMES, Detections, Format, save
 from detector.images import ImageFile, read_image
 from detector.rcnn import RCNN
 from detector.taxonomy import DetectionClass
+from eval.atomic import temporary_name
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eval.atomic import temporary_name
 from detector.region_classifier import Preprocessing
 from detector.taxonomy import DetectionClass
+from eval.atomic import temporary_name
 
 FORMAT = "googlenet-rcnn/1"
 

@@ -247,7 +247,9 @@ def _load_own(path: Path, temperature: float) -> RegionClassifier:
 def _verify(path: Path, record: WeightsRecord) -> None:
     """Make sure that a file is the one its record speaks of."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; put {record.file_name} there or give its path to --weights")
+        raise FileNotFoundError(
+            f"{path}: no such file; put {record.file_name} there or give its path to --weights"
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(record.sha256):

@@ -1,6 +1,7 @@
 """Any readable image gives RGB pixels; anything else gives one sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from PIL import Image
 
 from detector.images import find_images, read_image
 
-COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [9, 9, 9]]], np.uint8)
+COLOURS = np.array(
+    [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [9, 9, 9]]], np.uint8
+)
 
 
-def save(path: Path, image: Image.Image, **more: object) -> Path:
+def save(path: Path, image: Image.Image, **more: Any) -> Path:
     image.save(path, **more)
     return path
 

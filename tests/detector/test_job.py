@@ -1,6 +1,7 @@
 """Many images: numbering, resuming, and what happens when some cannot be read."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,28 @@ def tasks(photos: Path, output: Path) -> list[Task]:
     return plan(find_images([str(photos)]), output)[0]
 
 
-def run(detector: RCNN, photos: Path, output: Path, format: Format = "coco", **more: object) -> Report:
+def run(
+    detector: RCNN,
+    photos: Path,
+    output: Path,
+    format: Format = "coco",
+    resume: bool = False,
+    on_image: Callable[[Task], None] = lambda task: None,
+    on_failure: Callable[[str], None] = lambda sentence: None,
+) -> Report:
     return run_job(
-        detector, tasks(photos, output), output=output, format=format, settings=SETTINGS, **more
-    )  # type: ignore[arg-type]
+        detector,
+        tasks(photos, output),
+        output=output,
+        format=format,
+        settings=SETTINGS,
+        resume=resume,
+        on_image=on_image,
+        on_failure=on_failure,
+    )
 
 
-def kill_at(image: str):  # type: ignore[no-untyped-def]
+def kill_at(image: str) -> Callable[[Task], None]:
     def on_image(task: Task) -> None:
         if task.image.name == image:
             raise Killed
@@ -88,9 +104,7 @@ def test_without_resume_a_job_starts_again(colour_detector: RCNN, photos: Path, 
     assert run(colour_detector, photos, tmp_path / "out").finished == 5
 
 
-def test_resuming_with_other_settings_is_refused(
-    colour_detector: RCNN, photos: Path, tmp_path: Path
-) -> None:
+def test_resuming_with_other_settings_is_refused(colour_detector: RCNN, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(Killed):
         run(colour_detector, photos, output, on_image=kill_at("3.png"))

@@ -139,7 +139,8 @@ def test_shifting_image_and_box_changes_nothing() -> None:
     box = np.array([[30.5, 31.25, 60.5, 72.0]])
     shifted = np.roll(image, (7, 11), axis=(0, 1))
     assert (
-        warp_regions(image, box, fill=FILL) == warp_regions(shifted, box + [11, 7, 11, 7], fill=FILL)
+        warp_regions(image, box, fill=FILL)
+        == warp_regions(shifted, box + np.array([11, 7, 11, 7]), fill=FILL)
     ).all()
 
 

@@ -51,7 +51,12 @@ def test_temperature_is_positive(temperature: float) -> None:
 def test_classes_are_called_by_name_wordnet_id_or_a_word_of_their_own() -> None:
     names = [kind.name for kind in DET200]
     asked = ["Dog", "n02084071", "cat", "traffic light"]
-    expected = [names.index("dog"), names.index("dog"), names.index("domestic cat"), names.index("traffic light")]
+    expected = [
+        names.index("dog"),
+        names.index("dog"),
+        names.index("domestic cat"),
+        names.index("traffic light"),
+    ]
     assert labels_of(asked, DET200) == expected
 
 

@@ -35,7 +35,7 @@ def touch(path: Path) -> Path:
 
 
 def test_the_search_order(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match="no weights found: .*--weights torchvision downloads"):
+    with pytest.raises(FileNotFoundError, match=r"no weights found: .*--weights torchvision downloads"):
         find_weights()
     touch(nowhere / "shared" / "weights" / "bvlc_googlenet.npz")
     assert find_weights() is BVLC
@@ -48,7 +48,9 @@ def test_the_search_order(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_weights("bvlc") is BVLC
     own = touch(nowhere / "own.safetensors")
     assert find_weights(str(own)) == own
-    with pytest.raises(FileNotFoundError, match=r"--weights oxford: neither a file nor .*bvlc or torchvision"):
+    with pytest.raises(
+        FileNotFoundError, match=r"--weights oxford: neither a file nor .*bvlc or torchvision"
+    ):
         find_weights("oxford")
 
 
@@ -86,7 +88,7 @@ def caffe_blobs() -> dict[str, np.ndarray]:
 
 
 def test_numpy_blobs_go_to_their_layers(caffe_blobs: dict[str, np.ndarray], tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", **caffe_blobs)
+    np.savez(tmp_path / "x.npz", **caffe_blobs)  # type: ignore[arg-type]
     torch.manual_seed(0)
     expected = GoogLeNet().state_dict()
     loaded = load_weights(tmp_path / "x.npz").network.state_dict()
@@ -99,7 +101,7 @@ def test_a_missing_misshapen_or_strange_tensor_is_named(
 ) -> None:
     def sentence(**changes: np.ndarray | None) -> str:
         blobs = {k: v for k, v in (caffe_blobs | changes).items() if v is not None}
-        np.savez(tmp_path / "x.npz", **blobs)
+        np.savez(tmp_path / "x.npz", **blobs)  # type: ignore[arg-type]
         with pytest.raises(ValueError) as caught:
             load_weights(tmp_path / "x.npz")
         return str(caught.value).removeprefix(f"{tmp_path / 'x.npz'}: ")

@@ -36,12 +36,16 @@ def assert_equal_to_pycocotools(scene: Scene) -> None:
 )
 def test_equals_pycocotools(seed: int, images: int, classes: int, boxes: int, detections: int) -> None:
     assert_equal_to_pycocotools(
-        random_scene(seed, images=images, classes=classes, boxes=boxes, detections=detections, last_pixel=False)
+        random_scene(
+            seed, images=images, classes=classes, boxes=boxes, detections=detections, last_pixel=False
+        )
     )
 
 
 def test_the_cap_of_100_detections_per_image_and_class() -> None:
-    assert_equal_to_pycocotools(random_scene(3, images=1, classes=1, boxes=30, detections=400, last_pixel=False))
+    assert_equal_to_pycocotools(
+        random_scene(3, images=1, classes=1, boxes=30, detections=400, last_pixel=False)
+    )
 
 
 def test_large_boxes_fall_into_all_size_ranges() -> None:
@@ -81,7 +85,10 @@ def test_files_give_what_pycocotools_makes_of_the_same_files(tmp_path: Path) -> 
 
     rng = np.random.default_rng(0)
     scene = random_scene(11, images=20, classes=5, boxes=120, detections=500, last_pixel=False)
-    truth, results = coco.as_instances(scene.annotations), coco.as_results(scene.detections, scene.annotations)
+    truth, results = (
+        coco.as_instances(scene.annotations),
+        coco.as_results(scene.detections, scene.annotations),
+    )
     for row in truth["annotations"]:  # a mask is smaller than its box, and coordinates are fractional
         row["area"] *= float(rng.uniform(0.3, 1))
         row["bbox"] = (np.array(row["bbox"]) + rng.random(4)).tolist()

@@ -61,7 +61,9 @@ def detect(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], t
     return run
 
 
-def test_photos_to_pictures_and_json(detect: Detect, random_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_photos_to_pictures_and_json(
+    detect: Detect, random_model: Path, photos: Path, tmp_path: Path
+) -> None:
     code, out, _ = detect(
         *("--image", photos / "chelsea.png", photos / "coffee.png"),
         *("--weights", random_model, "--num-proposals", 6, "--score-threshold", 0, "--max-detections", 4),
@@ -83,7 +85,9 @@ def test_photos_to_pictures_and_json(detect: Detect, random_model: Path, photos:
     assert "8 detections in 2 images: outputs/detections.json" in out
 
 
-def test_configuration_file_and_options(detect: Detect, random_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_configuration_file_and_options(
+    detect: Detect, random_model: Path, photos: Path, tmp_path: Path
+) -> None:
     (tmp_path / "c.yaml").write_text("num_proposals: 3\nscore_threshold: 0\nproposals:\n  mode: single\n")
     code, _, _ = detect(
         *("--config", "c.yaml", "--image", photos / "chelsea.png", "--weights", random_model),
@@ -98,7 +102,16 @@ def test_ilsvrc_text_takes_indices_from_the_list(
     detect: Detect, random_model: Path, photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "list.txt").write_text("coffee 11\nchelsea 22\n")
-    arguments = ("--weights", random_model, "--num-proposals", 3, "--score-threshold", 0, "--format", "ilsvrc")
+    arguments = (
+        "--weights",
+        random_model,
+        "--num-proposals",
+        3,
+        "--score-threshold",
+        0,
+        "--format",
+        "ilsvrc",
+    )
     code, _, err = detect("--image", photos / "coffee.png", *arguments)
     assert code == 2 and "--format ilsvrc needs --image-list" in err
     images = (photos / "chelsea.png", photos / "coffee.png", photos / "astronaut.png")
@@ -141,7 +154,10 @@ def test_a_bad_image_in_a_batch_is_reported_and_the_rest_done(
         (["--image", "empty.jpg"], "empty.jpg: the file is empty"),
         (["--image", "folder"], "folder: no images in this folder"),
         (["--image", "*.xyz"], "*.xyz: matches no images"),
-        (["--image", "x.png", "--weights", "gone.npz"], "--weights gone.npz: neither a file nor one of the known"),
+        (
+            ["--image", "x.png", "--weights", "gone.npz"],
+            "--weights gone.npz: neither a file nor one of the known",
+        ),
         (["--image", "x.png", "--weights", "x.png"], "x.png: not a readable safetensors file"),
         (["--image", "x.png", "--image-list", "gone.txt"], "gone.txt: no such file"),
         (["--image", "x.png", "--batch-size", "0"], "batch_size is 0"),
@@ -223,7 +239,7 @@ def test_killed_and_resumed_ends_with_the_same_file(random_model: Path, photos: 
 
 def test_the_cat_is_found_zero_shot(detect: Detect, photos: Path, shared: Path, tmp_path: Path) -> None:
     """The BVLC classifier on a real photo."""
-    code, out, err = detect(
+    code, _, err = detect(
         *("--image", photos / "chelsea.png", "--weights", shared / "weights" / "bvlc_googlenet.npz"),
         *("--num-proposals", 60, "--no-images"),
     )
