@@ -3,16 +3,17 @@
 import difflib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from detector.rcnn import RCNN
 from detector.taxonomy import DetectionClass
 from detector.weights import find_weights, load_weights
-from proposals import SelectiveSearch
+from proposals import ProposalFile, SelectiveSearch
 
 
 def _default(name: str) -> Any:
@@ -29,6 +30,7 @@ class DetectorConfig:
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
         num_proposals: Boxes scored in each image, best-ranked first; None scores all.
+        proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
         classes: Names of the classes to report; None reports all.
         seed: Of the ranking of the proposals.
         proposals: Further arguments of `proposals.SelectiveSearch`.
@@ -38,6 +40,7 @@ class DetectorConfig:
     temperature: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_proposals: int | None = 400
+    proposal_files: list[str] | None = None
     classes: list[str] | None = None
     seed: int = 0
     context: int = _default("context")
@@ -72,6 +75,17 @@ def build_detector(config: DetectorConfig) -> RCNN:
         batch_size=config.batch_size,
         device=choose_device(config.device),
     )
+
+
+def stored_boxes(config: DetectorConfig) -> Callable[[str], np.ndarray] | None:
+    """Look-up of boxes (N, 4) by an image's name in the configuration's proposal files, if it has any.
+
+    The look-up raises `ValueError` for an image that they do not hold.
+    """
+    if config.proposal_files is None:
+        return None
+    stored = ProposalFile(config.proposal_files)
+    return lambda name: stored.boxes(name)[: config.num_proposals]
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

@@ -82,6 +82,7 @@ def run_job(
     output: Path,
     format: Format,
     settings: Mapping[str, Any],
+    boxes_of: Callable[[str], np.ndarray] | None = None,
     resume: bool = False,
     pictures: bool = True,
     on_image: Callable[[Task], None] = lambda task: None,
@@ -95,6 +96,7 @@ def run_job(
 
     Args:
         settings: What the result depends on; a journal of other settings is not resumed.
+        boxes_of: Look-up of stored proposals by an image's name; without it the detector makes its own.
         resume: Go on where a job that was stopped had come to.
         on_image: Called before each image, also one that was done before.
         on_regions: Called with the numbers of regions done and to do in the image.
@@ -113,7 +115,7 @@ def run_job(
             done = journal.done.get((task.image_id, task.image.name))
             if done is None:
                 try:
-                    done = _detect(detector, task, pictures, on_regions)
+                    done = _detect(detector, task, boxes_of, pictures, on_regions)
                 except (OSError, ValueError) as error:
                     report.failures[task.image.name] = one_sentence(error)
                     on_failure(one_sentence(error))
@@ -131,10 +133,17 @@ def run_job(
     return report
 
 
-def _detect(detector: RCNN, task: Task, picture: bool, on_regions: Callable[[int, int], None]) -> Detections:
+def _detect(
+    detector: RCNN,
+    task: Task,
+    boxes_of: Callable[[str], np.ndarray] | None,
+    picture: bool,
+    on_regions: Callable[[int, int], None],
+) -> Detections:
     with detector.timer.stage("read"):
         image = read_image(task.image.path)
-    detections = detector(image, progress=on_regions)
+        boxes = boxes_of(task.image.name) if boxes_of else None
+    detections = detector(image, boxes=boxes, progress=on_regions)
     detections.image_name, detections.image_id = task.image.name, task.image_id
     if picture:
         with detector.timer.stage("draw"), temporary_name(task.picture) as temporary:

@@ -72,16 +72,22 @@ class RCNN:
         self.timer = StageTimer()
 
     def __call__(
-        self, image: np.ndarray, *, progress: Callable[[int, int], None] = lambda done, total: None
+        self,
+        image: np.ndarray,
+        *,
+        boxes: np.ndarray | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Detections:
         """Detect the objects of one image.
 
         Args:
             image: RGB uint8 (H, W, 3), see `detector.images.read_image`.
+            boxes: Proposals (N, 4) float32 to score, instead of asking for some.
             progress: Called with the numbers of regions done and to do, after every batch.
         """
-        with self.timer.stage("proposals"):
-            boxes = self.proposals(image)
+        if boxes is None:
+            with self.timer.stage("proposals"):
+                boxes = self.proposals(image)
         scores = self.score_regions(image, boxes, progress=progress)
         with self.timer.stage("NMS"):
             reported = torch.arange(scores.shape[1]) if self.labels is None else torch.tensor(self.labels)

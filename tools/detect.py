@@ -11,9 +11,8 @@ examples:
 
 import sys
 from argparse import RawDescriptionHelpFormatter
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter, Namespace
 
@@ -25,38 +24,19 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 def argument_parser() -> ArgumentParser:
-    """The options; those of the detector itself take their defaults from `DetectorConfig`."""
-    from detector.configuration import DetectorConfig
-    from proposals import SelectiveSearch
+    """The options; those of the detector itself are in `detector.options`."""
+    from detector.options import add_detector_options
 
     parser = ArgumentParser(prog="detect.py", description=__doc__, formatter_class=HelpFormatter)
-    defaults = DetectorConfig()
-
-    def option(name: str, type_: Any, text: str, **more: Any) -> None:
-        field = name.removeprefix("--").replace("-", "_")
-        parser.add_argument(name, type=type_, default=getattr(defaults, field), help=text, **more)
-
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options; later options win")
-    parser.add_argument("--image", nargs="+", type=str, metavar="PATH", help="files, folders, glob patterns")
-    parser.add_argument("--output", type=str, default="outputs", metavar="DIR", help="where results go")
-    parser.add_argument("--format", type=Literal["coco", "ilsvrc", "csv"], default="coco", help="result file")
-    parser.add_argument(
-        "--image-list", type=str | None, metavar="FILE", help="ILSVRC list of `name index` lines"
-    )
-    parser.add_argument("--no-images", action="store_true", help="write the result file only, no pictures")
-    parser.add_argument("--resume", action="store_true", help="go on where a stopped run had come to")
-    option("--weights", str | None, "a weights file, `torchvision` or `bvlc`; default: the first at hand")
-    option("--classes", str, "report only these", nargs="+", metavar="NAME")
-    option("--score-threshold", float, "lowest score to report")
-    option("--max-detections", int, "most detections of an image")
-    option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
-    option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
-    option("--context", int, "pixels around a region of 224x224")
-    option("--temperature", float, "of the softmax of classification networks (zero-shot)")
-    option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")
-    option("--batch-size", int, "regions the network sees at a time")
-    option("--seed", int, "of the ranking of proposals")
-    parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
+    add = parser.add_argument
+    add("--config", action=ActionConfigFile, help="YAML file of options; later options win")
+    add("--image", nargs="+", type=str, metavar="PATH", help="files, folders, glob patterns")
+    add("--output", type=str, default="outputs", metavar="DIR", help="where results go")
+    add("--format", type=Literal["coco", "ilsvrc", "csv"], default="coco", help="result file")
+    add("--image-list", type=str | None, metavar="FILE", help="ILSVRC list of `name index` lines")
+    add("--no-images", action="store_true", help="write the result file only, no pictures")
+    add("--resume", action="store_true", help="go on where a stopped run had come to")
+    add_detector_options(parser)
     return parser
 
 
@@ -64,10 +44,11 @@ def detect(arguments: Namespace) -> int:
     """Run the detector over the images and print what came of it."""
     from rich.console import Console
 
-    from detector.configuration import DetectorConfig, build_detector
+    from detector.configuration import build_detector, stored_boxes
     from detector.images import find_images
     from detector.job import plan, run_job
     from detector.job_display import JobDisplay, stage_table
+    from detector.options import detector_config
     from detector.weights import describe, find_weights
     from eval.ilsvrc import read_image_list
 
@@ -77,9 +58,7 @@ def detect(arguments: Namespace) -> int:
         raise ValueError(
             "--format ilsvrc needs --image-list FILE: the format names images by their index there"
         )
-    values = arguments.as_dict()
-    config = DetectorConfig(**{field.name: values[field.name] for field in fields(DetectorConfig)})
-
+    config = detector_config(arguments)
     images = find_images(arguments.image)
     indices = read_image_list(arguments.image_list) if arguments.image_list else None
     tasks, unplanned = plan(images, Path(arguments.output), indices)
@@ -96,6 +75,7 @@ def detect(arguments: Namespace) -> int:
             output=Path(arguments.output),
             format=arguments.format,
             settings=config.what_decides_the_result(),
+            boxes_of=stored_boxes(config),
             resume=arguments.resume,
             pictures=not arguments.no_images,
             on_image=display.image,

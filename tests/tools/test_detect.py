@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 
 from detector.googlenet import GoogLeNet
+from detector.images import read_image
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DetectionClass
 from detector.weights import CAFFE_INPUT
 from eval.ilsvrc import DET_CLASSES
+from proposals import SelectiveSearch
+from proposals.files import by_rank, write_shard
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "detect.py"
 Detect = Callable[..., tuple[int, str, str]]
@@ -96,6 +99,20 @@ def test_configuration_file_and_options(
     assert code == 0
     assert [path.name for path in (tmp_path / "found").iterdir()] == ["detections.csv"]
     assert len((tmp_path / "found" / "detections.csv").read_text().splitlines()) == 3
+
+
+def test_boxes_from_files_instead(detect: Detect, random_model: Path, photos: Path, tmp_path: Path) -> None:
+    photo = photos / "chelsea.png"
+    boxes = SelectiveSearch()(read_image(photo))
+    write_shard(tmp_path / "boxes.npz", {photo.name: by_rank(boxes)})
+    arguments = ("--image", photo, "--weights", random_model, "--num-proposals", 5, "--score-threshold", 0)
+    assert detect(*arguments, "--output", "made")[0] == 0
+    assert detect(*arguments, "--output", "read", "--proposal-files", tmp_path / "boxes.npz")[0] == 0
+    made, read = (tmp_path / folder / "detections.json" for folder in ("made", "read"))
+    assert made.read_bytes() == read.read_bytes()
+    coffee = ("--image", photos / "coffee.png", *arguments[2:], "--proposal-files", tmp_path / "boxes.npz")
+    code, _, err = detect(*coffee)
+    assert code == 2 and "coffee.png" in err.splitlines()[-1]
 
 
 def test_ilsvrc_text_takes_indices_from_the_list(
