@@ -163,6 +163,49 @@ def test_a_bad_image_in_a_batch_is_reported_and_the_rest_done(
     assert "in 1 images" in out
 
 
+def test_any_readable_image_works(detect: Detect, random_model: Path, tmp_path: Path) -> None:
+    images = {
+        "one_pixel.png": Image.new("RGB", (1, 1), "red"),
+        "column.png": Image.new("RGB", (1, 5000), "red"),
+        "row.png": Image.new("RGB", (5000, 1), "red"),
+        "grey.png": Image.linear_gradient("L"),
+        "sixteen_bit.png": Image.linear_gradient("L").convert("I;16"),
+        "transparent.png": Image.new("RGBA", (60, 40), (0, 0, 255, 0)),
+        "cmyk.jpg": Image.new("CMYK", (60, 40)),
+        "constant.gif": Image.new("P", (60, 40)),
+    }
+    (tmp_path / "images").mkdir()
+    for name, image in images.items():
+        image.save(tmp_path / "images" / name)
+    arguments = ("--weights", random_model, "--num-proposals", 2, "--score-threshold", 0)
+    code, _, err = detect("--image", "images", *arguments)
+    assert code == 0, err
+    sizes = {
+        image["file_name"]: (image["width"], image["height"])
+        for image in json.loads((tmp_path / "outputs" / "detections.json").read_text())["images"]
+    }
+    assert sizes == {name: image.size for name, image in images.items()}
+    for path in (tmp_path / "outputs").glob("*.jpg"):
+        Image.open(path).load()
+
+
+def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path) -> None:
+    """8000x6000 pixels, in a process of its own: its peak has to stay under 2.5 GB."""
+    Image.linear_gradient("L").resize((8000, 6000)).convert("RGB").save(tmp_path / "large.jpg")
+    program = (
+        "import resource, runpy, sys; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", program, TOOL, "--image", tmp_path / "large.jpg", "--output", tmp_path]
+    command += ["--weights", random_model, "--num-proposals", 20]
+    result = subprocess.run(map(str, command), check=True, capture_output=True, text=True, timeout=300)
+    peak_kilobytes = int(result.stdout.split()[-1])
+    assert peak_kilobytes < 2.5e6
+    with Image.open(tmp_path / "large_detections.jpg") as picture:
+        assert picture.size == (8000, 6000)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
