@@ -199,7 +199,9 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
     )
     command = [sys.executable, "-c", program, TOOL, "--image", tmp_path / "large.jpg", "--output", tmp_path]
     command += ["--weights", random_model, "--num-proposals", 20]
-    result = subprocess.run(map(str, command), check=True, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [str(part) for part in command], check=True, capture_output=True, text=True, timeout=300
+    )
     peak_kilobytes = int(result.stdout.split()[-1])
     assert peak_kilobytes < 2.5e6
     with Image.open(tmp_path / "large_detections.jpg") as picture:
