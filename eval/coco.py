@@ -66,15 +66,15 @@ def read_annotations(path: str | Path) -> Annotations:
     spread = np.repeat(np.flatnonzero(everywhere), len(categories))
     rows = np.concatenate((rows, spread))
     labels = np.concatenate((label[~everywhere], np.tile(np.arange(len(categories)), int(everywhere.sum()))))
-    corners = _corners(records.boxes[rows])
-    areas = records.boxes[rows, 2] * records.boxes[rows, 3]
+    boxes = records.boxes[rows]
+    areas = boxes[:, 2] * boxes[:, 3]
     has_area = (records.present[rows] & HAS_AREA) != 0
     return make_annotations(
         images,
         categories,
         image=image[rows],
         label=labels,
-        boxes=corners,
+        boxes=_corners(boxes),
         last_pixel=False,
         areas=areas,
         crowd=crowd[rows] == 1,
@@ -232,25 +232,27 @@ def _check_records(path: str | Path, records: Records, needed: int) -> None:
         names = [name for flag, name in _NEEDED.items() if needed & flag and not records.present[row] & flag]
         raise ValueError(f"{path}: entry {row + 1} has no {' and no '.join(names)}")
     boxes = records.boxes
-    sane = (boxes.min(axis=1, initial=0) > -_HUGE) & (boxes.max(axis=1, initial=0) < _HUGE)
-    if needed & HAS_SCORE:
-        sane &= np.isfinite(records.scores)
-    if not sane.all():
-        raise ValueError(
-            f"{path}: entry {int(np.argmin(sane)) + 1} has a score or bbox that is not a finite number"
-        )
-    negative = (boxes[:, 2] < 0) | (boxes[:, 3] < 0)
-    if negative.any():
-        row = int(np.argmax(negative))
+    if not len(boxes):
+        return
+    # NaN passes through min and max and fails every comparison.
+    finite = boxes.min() > -_HUGE and boxes.max() < _HUGE
+    if not finite or (needed & HAS_SCORE and not np.isfinite(records.scores).all()):
+        sane = (np.abs(boxes) < _HUGE).all(axis=1)
+        if needed & HAS_SCORE:
+            sane &= np.isfinite(records.scores)
+        row = int(np.argmin(sane))
+        raise ValueError(f"{path}: entry {row + 1} has a score or bbox that is not a finite number")
+    if boxes[:, 2].min() < 0 or boxes[:, 3].min() < 0:
+        row = int(np.argmax((boxes[:, 2] < 0) | (boxes[:, 3] < 0)))
         raise ValueError(
             f"{path}: entry {row + 1} has a bbox of negative width or height, expected x, y, w, h"
         )
 
 
 def _corners(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    corners = boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    return corners
+    """x, y, width, height to corners, in place."""
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _known(

@@ -65,13 +65,11 @@ def map_bytes(path: str | Path) -> Bytes:
 def _check_numbers(path: str | Path, text: Bytes, rows: Rows) -> None:
     """Refuse numbers out of range; warn of boxes without a pixel, which the official demo file has too."""
     boxes = rows.boxes
-    # Written so that NaN, should it ever get here, fails.
-    sane = (boxes.min(axis=1) > -_HUGE) & (boxes.max(axis=1) < _HUGE) & (np.abs(rows.scores) < np.inf)
-    if not sane.all():
-        row = int(np.argmin(sane))
-        raise ValueError(
-            f"{_at_row(path, text, row)}: confidence {rows.scores[row]:g} or box {_corners(boxes[row])} is out of range"
-        )
+    # NaN, should it ever get here, passes through min and max and fails every comparison.
+    if not (boxes.min() > -_HUGE and boxes.max() < _HUGE and np.abs(rows.scores).max() < np.inf):
+        row = int(np.argmin((np.abs(boxes) < _HUGE).all(axis=1) & np.isfinite(rows.scores)))
+        numbers = f"confidence {rows.scores[row]:g} or box {_corners(boxes[row])}"
+        raise ValueError(f"{_at_row(path, text, row)}: {numbers} is out of range")
     empty = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
     if empty.any():
         row = int(np.argmax(empty))

@@ -52,6 +52,12 @@ def read_detections(source: str | Path, annotations: Annotations) -> Detections:
     return ilsvrc_text.read_detections(source, annotations)
 
 
+def example_files() -> tuple[Path, Path]:
+    """Annotations and detections of the small example that comes with the package (drawn by hand, no photos)."""
+    folder = Path(__file__).parent / "data"
+    return folder / "example_annotations.json", folder / "example_detections.txt"
+
+
 def is_json(source: str | Path) -> bool:
     """Whether a file, plain or gzipped, begins as JSON does; folders and archives do not."""
     path = Path(source)

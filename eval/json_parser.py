@@ -18,7 +18,11 @@ _QUOTE, _BACKSLASH, _COMMA, _COLON = 34, 92, 44, 58
 _OPEN, _CLOSE, _OPEN_ARRAY, _CLOSE_ARRAY = 123, 125, 91, 93
 _CHUNK_BYTES = 1 << 22
 _ID, _IMAGE, _CATEGORY, _CROWD = 0, 1, 2, 3  # columns of `whole`
-_SCORE, _AREA = 4, 5  # columns of `numbers`; before them x, y, width, height
+_SCORE, _AREA, _BOX = 4, 5, 6
+_KEYS = tuple(
+    np.frombuffer(key, np.uint8).copy()
+    for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"score", b"area", b"bbox")
+)
 
 
 class Records(NamedTuple):
@@ -71,19 +75,11 @@ def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _is_key(text, start, stop, name):  # type: ignore[no-untyped-def]
-    if stop - start != len(name):
-        return False
-    for i in range(len(name)):
+def _is_key(text, start, name):  # type: ignore[no-untyped-def]
+    for i in range(len(name)):  # noqa: SIM110 (this is compiled)
         if text[start + i] != name[i]:
             return False
     return True
-
-
-_KEYS = tuple(
-    np.frombuffer(key, np.uint8).copy()
-    for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"bbox", b"score", b"area")
-)
 
 
 @njit(nogil=True, cache=True)
@@ -116,18 +112,27 @@ def _parse_objects(  # type: ignore[no-untyped-def]
             if at >= stop or text[at] != _COLON:
                 return row, -1, doubts
             at = skip_space(text, at + 1, stop)
-            column, count = -1, 0
-            if _is_key(text, begin, name_end, keys[4]):
+            column, count, target = -1, 0, -1
+            length = name_end - begin  # no two of the keys are equally long but bbox and area
+            if length == 4 and _is_key(text, begin, keys[_BOX]):
                 if at >= stop or text[at] != _OPEN_ARRAY:
                     return row, -1, doubts
                 at, column, count = skip_space(text, at + 1, stop), 0, 4
                 seen |= HAS_BOX
-            elif _is_key(text, begin, name_end, keys[5]):
-                column, count = _SCORE, 1
-                seen |= HAS_SCORE
-            elif _is_key(text, begin, name_end, keys[6]):
+            elif length == 4 and _is_key(text, begin, keys[_AREA]):
                 column, count = _AREA, 1
                 seen |= HAS_AREA
+            elif length == 5 and _is_key(text, begin, keys[_SCORE]):
+                column, count = _SCORE, 1
+                seen |= HAS_SCORE
+            elif length == 8 and _is_key(text, begin, keys[_IMAGE]):
+                target = _IMAGE
+            elif length == 11 and _is_key(text, begin, keys[_CATEGORY]):
+                target = _CATEGORY
+            elif length == 2 and _is_key(text, begin, keys[_ID]):
+                target = _ID
+            elif length == 7 and _is_key(text, begin, keys[_CROWD]):
+                target = _CROWD
             if count > 0:
                 for i in range(count):
                     begin = at
@@ -150,22 +155,17 @@ def _parse_objects(  # type: ignore[no-untyped-def]
                         if at >= stop or text[at] != (_COMMA if i < 3 else _CLOSE_ARRAY):
                             return row, -1, doubts
                         at = skip_space(text, at + 1, stop)
+            elif target >= 0:
+                value, at, found = parse_integer(text, at, stop)
+                if not found:
+                    return row, -1, doubts
+                whole[target, row] = value
+                if target < _CROWD:
+                    seen |= HAS_ID << target
             else:
-                target = -1
-                for k in range(4):
-                    if _is_key(text, begin, name_end, keys[k]):
-                        target = k
-                if target >= 0:
-                    value, at, found = parse_integer(text, at, stop)
-                    if not found:
-                        return row, -1, doubts
-                    whole[target, row] = value
-                    if target < _CROWD:
-                        seen |= HAS_ID << target
-                else:
-                    at = skip_value(text, at, stop)
-                    if at < 0:
-                        return row, -1, doubts
+                at = skip_value(text, at, stop)
+                if at < 0:
+                    return row, -1, doubts
             at = skip_space(text, at, stop)
             if at < stop and text[at] == _COMMA:
                 at = skip_space(text, at + 1, stop)
@@ -183,15 +183,6 @@ def _parse_objects(  # type: ignore[no-untyped-def]
         else:
             return row, -1, doubts
     return row, at, doubts
-
-
-@njit(nogil=True, cache=True)
-def _count_objects(text, start, stop):  # type: ignore[no-untyped-def]
-    """Opening braces in text[start:stop]: at least as many as objects."""
-    count = 0
-    for at in range(start, stop):
-        count += text[at] == _OPEN
-    return count
 
 
 @njit(nogil=True, cache=True)
@@ -233,7 +224,8 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
 
 def _parse_chunks(text: npt.NDArray[np.uint8], bounds: list[int]) -> Records | None:
     chunks = list(zip(bounds, bounds[1:], strict=False))
-    counts = thread_map(lambda chunk: int(_count_objects(text, *chunk)), chunks)
+    # Opening braces: as many as objects, or more where objects hold objects.
+    counts = thread_map(lambda chunk: int(np.count_nonzero(text[slice(*chunk)] == _OPEN)), chunks)
     offsets = np.concatenate(([0], np.cumsum(counts)))
     total = int(offsets[-1])
     whole, boxes = np.empty((4, total), np.int64), np.empty((total, 4))

@@ -33,6 +33,8 @@ class Matches:
     class_start (C + 1,) class c owns [class_start[c], class_start[c + 1])
     positives   (C,) ground-truth boxes that count
     counted     (G,) which boxes those are
+    thresholds  (G,) the overlap each box asked for
+    rule        FREE_BOXES or BEST_BOX
     """
 
     order: Int32s
@@ -41,6 +43,8 @@ class Matches:
     class_start: Ints
     positives: Ints
     counted: Bools
+    thresholds: Floats
+    rule: int
 
 
 def small_box_thresholds(annotations: Annotations, iou: float = 0.5) -> Floats:
@@ -85,7 +89,7 @@ def match(
 
     thread_map(run, even_spans(class_start))
     positives = np.bincount(annotations.label[counted], minlength=classes).astype(np.int64)
-    return Matches(order, outcome, matched, class_start, positives, counted)
+    return Matches(order, outcome, matched, class_start, positives, counted, thresholds, rule)
 
 
 def _pairs(image: np.ndarray, label: np.ndarray, images: int) -> Ints:

@@ -77,6 +77,24 @@ def _round_long(digits, power, truncated):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _leading_digits(text, at, stop):  # type: ignore[no-untyped-def]
+    """The first 19 significant digits of digits with or without a point: (digits, power, more were not zero)."""
+    digits, power, used = np.uint64(0), 0, 0
+    truncated, fraction = False, False
+    for i in range(at, stop):
+        if text[i] == 46:
+            fraction = True
+        elif used < 19:
+            digits = digits * _10 + np.uint64(text[i] - 48)
+            used += digits > 0
+            power -= fraction
+        else:
+            truncated = truncated or text[i] != 48
+            power += not fraction
+    return digits, power, truncated
+
+
+@njit(nogil=True, cache=True)
 def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
     """Read a decimal number of `text` (uint8) that starts at `at`; return (value, end, status).
 
@@ -87,29 +105,24 @@ def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
     if at < stop and (text[at] == 45 or text[at] == 43):
         negative = text[at] == 45
         at += 1
-    digits, power, used, seen, truncated = np.uint64(0), 0, 0, 0, False
+    first = at
+    digits, power, truncated = np.uint64(0), 0, False
     while at < stop and 48 <= text[at] <= 57:
-        if used < 19:
-            digits = digits * _10 + np.uint64(text[at] - 48)
-            used += digits > 0
-        else:
-            power += 1
-            truncated = truncated or text[at] != 48
+        digits = digits * _10 + np.uint64(text[at] - 48)
         at += 1
-        seen += 1
+    seen = at - first
     if at < stop and text[at] == 46:
         at += 1
+        point = at
         while at < stop and 48 <= text[at] <= 57:
-            if used < 19:
-                digits = digits * _10 + np.uint64(text[at] - 48)
-                used += digits > 0
-                power -= 1
-            else:
-                truncated = truncated or text[at] != 48
+            digits = digits * _10 + np.uint64(text[at] - 48)
             at += 1
-            seen += 1
+        power = point - at
+        seen -= power
     if seen == 0:
         return 0.0, at, MALFORMED
+    if seen > 19:  # more than an uint64 is sure to hold: read them again with care
+        digits, power, truncated = _leading_digits(text, first, at)
     if at < stop and (text[at] == 101 or text[at] == 69):
         end, exponent, sign, some = at + 1, 0, 1, False
         if end < stop and (text[end] == 45 or text[end] == 43):

@@ -16,7 +16,13 @@ class Scene:
 
 
 def random_scene(
-    seed: int, *, images: int = 5, classes: int = 3, boxes: int = 20, detections: int = 60, last_pixel: bool = True
+    seed: int,
+    *,
+    images: int = 5,
+    classes: int = 3,
+    boxes: int = 20,
+    detections: int = 60,
+    last_pixel: bool = True,
 ) -> Scene:
     """Integer boxes (so that overlaps are often equal), scores of few values, detections near the boxes."""
     rng = np.random.default_rng(seed)
@@ -28,7 +34,9 @@ def random_scene(
     true_boxes = corners(boxes)
     image, label = rng.integers(0, images, boxes), rng.integers(0, classes, boxes)
     annotations = make_annotations(
-        ImageSet(np.sort(rng.choice(1000, images, replace=False)), tuple(f"image_{i}" for i in range(images))),
+        ImageSet(
+            np.sort(rng.choice(1000, images, replace=False)), tuple(f"image_{i}" for i in range(images))
+        ),
         [Category(k + 1, f"class_{k}") for k in range(classes)],
         image=image,
         label=label,

@@ -5,9 +5,10 @@
     python tools/benchmark.py eval --detections 10000000 --only-ours
 
 All sides read the same COCO files in one run, each in a process of its own, in turn, and the fastest turn counts.
-`seconds` run from opening the files to the figures, everything a first call has to load included; `process` is the
-whole program from start to end, `memory` its peak. The last rows evaluate the same detections as an ILSVRC
-submission. Other evaluators live in interpreters of their own, given by --against.
+`seconds` run from opening the files to the figures, after the imports (numba's, which it puts off until the first
+call, are made to happen before); `process` is the whole program with its imports, `memory` its peak. Two rows
+evaluate the same detections under the ILSVRC rules, one of them from a submission text. Other evaluators live in
+interpreters of their own, given by --against.
 """
 
 import argparse
@@ -35,13 +36,15 @@ def evaluate(truth, results, text):
     evaluator.summarize()
     return float(evaluator.stats[0])
 """
-_PYCOCOTOOLS = _COCO_API.replace("from {module} import", "from pycocotools.coco import COCO\nfrom pycocotools.cocoeval import").replace(
-    "import COCO, COCOeval", "import COCOeval"
-)
+_PYCOCOTOOLS = _COCO_API.replace(
+    "from {module} import", "from pycocotools.coco import COCO\nfrom pycocotools.cocoeval import"
+).replace("import COCO, COCOeval", "import COCOeval")
 _OURS = """
+import numba
+import eval.coco_metrics
 from eval import inputs
 from eval.protocols import evaluate as evaluate_protocol
-import eval.coco_metrics
+numba.njit("int64(int64)")(lambda x: x)  # numba's own imports
 def evaluate(truth, results, text):
     annotations = inputs.read_annotations(truth)
     detections = inputs.read_detections({source}, annotations)
@@ -77,14 +80,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--images", type=int, default=20_121)
     parser.add_argument("--classes", type=int, default=200)
     parser.add_argument("--boxes", type=int, default=55_502)
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each fast side (pycocotools gets one)")
-    parser.add_argument("--against", action="append", default=[], metavar="MODULE=PYTHON", help="a further evaluator")
-    parser.add_argument("--only-ours", action="store_true", help="leave pycocotools out (minutes for a million)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="turns of each fast side (pycocotools gets one)"
+    )
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="MODULE=PYTHON", help="a further evaluator"
+    )
+    parser.add_argument(
+        "--only-ours", action="store_true", help="leave pycocotools out (minutes for a million)"
+    )
     arguments = parser.parse_args(argv)
     sides = [
         Side("ours, coco", sys.executable, _OURS.format(source="results", protocol="coco"), ours=True),
-        Side("ours, ilsvrc (json)", sys.executable, _OURS.format(source="results", protocol="ilsvrc"), ours=True),
-        Side("ours, ilsvrc (text)", sys.executable, _OURS.format(source="text", protocol="ilsvrc"), ours=True),
+        Side(
+            "ours, ilsvrc (json)",
+            sys.executable,
+            _OURS.format(source="results", protocol="ilsvrc"),
+            ours=True,
+        ),
+        Side(
+            "ours, ilsvrc (text)", sys.executable, _OURS.format(source="text", protocol="ilsvrc"), ours=True
+        ),
     ]
     for entry in arguments.against:
         module, separator, python = entry.partition("=")
@@ -96,7 +112,9 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         files = write_scene(Path(folder), arguments)
         sizes = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.0f} MB" for file in files)
-        print(f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images ({sizes})")
+        print(
+            f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images ({sizes})"
+        )
         best: dict[str, dict[str, float]] = {}
         for turn in range(arguments.repeats):
             for side in sides:
@@ -121,7 +139,10 @@ def write_scene(folder: Path, size: argparse.Namespace) -> list[Path]:
         return np.round(np.concatenate((corner, rng.uniform(10, 200, (count, 2))), axis=1), 2)
 
     true_boxes = boxes(size.boxes)
-    true_image, true_class = rng.integers(1, size.images + 1, size.boxes), rng.integers(1, size.classes + 1, size.boxes)
+    true_image, true_class = (
+        rng.integers(1, size.images + 1, size.boxes),
+        rng.integers(1, size.classes + 1, size.boxes),
+    )
     detected = boxes(size.detections)
     image = np.sort(rng.integers(1, size.images + 1, size.detections))
     category = rng.integers(1, size.classes + 1, size.detections)
@@ -140,11 +161,19 @@ def write_scene(folder: Path, size: argparse.Namespace) -> list[Path]:
         json.dumps(
             {
                 "images": [
-                    {"id": i, "file_name": f"{i:08}.jpg", "width": 500, "height": 500} for i in range(1, size.images + 1)
+                    {"id": i, "file_name": f"{i:08}.jpg", "width": 500, "height": 500}
+                    for i in range(1, size.images + 1)
                 ],
                 "categories": [{"id": k, "name": f"class {k}"} for k in range(1, size.classes + 1)],
                 "annotations": [
-                    {"id": n, "image_id": i, "category_id": k, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                    {
+                        "id": n,
+                        "image_id": i,
+                        "category_id": k,
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": 0,
+                    }
                     for n, (i, k, box) in enumerate(rows, start=1)
                 ],
             }
