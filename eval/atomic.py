@@ -22,8 +22,8 @@ def writing(path: str | Path) -> Iterator[TextIO]:
         # mkstemp makes files for the owner only; give this one the rights that open() would have.
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -1,12 +1,15 @@
 """How sure is a mean AP? Images drawn again with replacement, many times, for one result or a pair.
 
-A draw that holds an image w times counts each of its hits, misses and boxes w times. Copies of an image have equal
-scores and stand together in the ranking, where the interpolated precision is that after the last copy; so
-weighting is the same as evaluating the drawn images anew.
+A draw that holds an image w times counts each of its hits, misses and boxes w times. Copies of an image have
+equal scores and stand together in the ranking, where the interpolated precision is that after the last copy;
+so weighting is the same as evaluating the drawn images anew.
 
 Drawing with replacement lifts the AP of classes with few boxes, so the draws lie above the figure itself; the
 interval is their spread put around the figure.
 """
+
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
 
 from dataclasses import dataclass
 
@@ -42,7 +45,7 @@ class Comparison:
 
     difference  of mean AP with its interval over the same draws of images
     better      share of the draws in which the second has the higher mean AP
-    wins        classes in which the first, the second, neither has the higher AP (ILSVRC ranks by classes won)
+    wins        classes in which the first, the second, neither has the higher AP (ILSVRC ranks by wins)
     per_class   (C,) AP of the second minus AP of the first, NaN without ground truth
     """
 
@@ -99,9 +102,7 @@ def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
     """Mean AP (replicates,) over the classes that have a box in the draw."""
     matches = result.matches
     if matches is None:
-        raise ValueError(
-            "intervals need a protocol with one threshold, which coco is not; take iou50 or ilsvrc"
-        )
+        raise ValueError("intervals need a single threshold, which coco has not; take iou50 or ilsvrc")
     image = result.detections.image[matches.order]
     box_start = np.searchsorted(result.annotations.label, np.arange(len(result.classes) + 1))
 
@@ -120,7 +121,7 @@ def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
 
 
 @njit(nogil=True, cache=True)
-def _weighted_aps(image, outcome, box_image, weights, style):  # type: ignore[no-untyped-def]
+def _weighted_aps(image, outcome, box_image, weights, style):
     """AP of one class under each row of weights; NaN where no box is drawn."""
     result = np.empty(len(weights))
     precision = np.empty(len(box_image))

@@ -8,18 +8,18 @@ import numpy.typing as npt
 
 
 class Accuracy(NamedTuple):
-    """Shares in [0, 1] of `count` images whose class is the best, or among the k best guesses."""
+    """Shares in [0, 1] of `images` whose class is the best, or among the five best guesses."""
 
     top1: float
     top5: float
-    count: int
+    images: int
 
 
 class TopKAccuracy:
     """Top-1 and top-5 accuracy inside a loop: reset, update with scores of a batch, compute.
 
-    A class counts as guessed before another one only if its score is higher, or equal with a lower index, so that
-    constant scores are not all right. Under torch.distributed `compute` sums over the processes.
+    A class counts as guessed before another one only if its score is higher, or equal with a lower index, so
+    that constant scores are not all right. Under torch.distributed `compute` sums over the processes.
     """
 
     def __init__(self) -> None:

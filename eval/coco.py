@@ -1,5 +1,6 @@
 """COCO JSON: instances with images and categories, results lists, and this project's detections.json."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,9 +40,9 @@ class CocoFile(NamedTuple):
 def read_annotations(path: str | Path) -> Annotations:
     """Read COCO instances (`images`, `categories`, `annotations` with `bbox`), plain or gzipped.
 
-    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (an object to ignore,
-    whatever its class) becomes a crowd of every class. Raises ValueError, naming the file and the annotation,
-    for what is missing, unknown, not finite or listed twice.
+    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (to ignore, whatever
+    its class) becomes a crowd of every class. Raises ValueError, naming the file and the entry, for
+    what is missing, unknown, not finite or listed twice.
     """
     file = read_file(path)
     if file.images is None or file.categories is None:
@@ -85,8 +86,8 @@ def read_annotations(path: str | Path) -> Annotations:
 def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     """Read a COCO results list, or an object with `annotations` that have scores (this project's output).
 
-    A list speaks in the ids of the annotations. An object that brings its own `images` and `categories` is met
-    by file name (or its stem) and by WNID, name or id. Raises ValueError, naming the file and the detection.
+    A list speaks in the ids of the annotations. An object that brings its own `images` and `categories` is
+    met by file name (or its stem) and by WNID, name or id. Raises ValueError, naming the file and the entry.
     """
     file = read_file(path)
     records = file.records
@@ -263,7 +264,7 @@ def _known(
         first = int(np.argmax(found < 0))
         number = first if rows is None else int(rows[first])
         raise ValueError(
-            f"{path}: {what} {number + 1} has {field} {ids[first]}, which is not in the file's or the annotations' list"
+            f"{path}: {what} {number + 1} has {field} {ids[first]}, which is in no list of the annotations"
         )
     return found
 
@@ -292,14 +293,14 @@ def _categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: a category has no whole number as `id`") from error
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         if one.id == other.id:
             raise ValueError(f"{path}: two categories have the id {one.id}")
     return found
 
 
 def _positions_by_name(own: ImageSet, known: ImageSet) -> npt.NDArray[np.int32]:
-    """Where the images of one file stand among those of another: same name, else same stem if it is unique."""
+    """Where the images of one file stand among those of another: same name, else same unique stem."""
     by_name = {name: position for position, name in enumerate(known.names)}
     by_stem: dict[str, int] = {}
     for position, name in enumerate(known.names):

@@ -5,6 +5,9 @@ sorted once and nothing is kept but counts: a false positive changes no more tha
 needed only at the true positives.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
 import contextlib
 import io
 from typing import NamedTuple
@@ -114,7 +117,7 @@ def positives_of(annotations: Annotations) -> tuple[Bools, npt.NDArray[np.int64]
 
 
 @njit(nogil=True, cache=True)
-def _accumulate_classes(  # type: ignore[no-untyped-def]
+def _accumulate_classes(
     first, last, order, class_start, keys, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, crowd, ignored,
     positives, thresholds, recall_points, area_ranges, caps, extent, images, precision, recall,

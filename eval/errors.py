@@ -1,8 +1,11 @@
-"""Where does the mean AP go? Every false positive and every missed box gets one cause, and each cause a price.
+"""Where does the mean AP go? Every false positive and missed box gets a cause, and each cause a price.
 
-The causes follow Hoiem et al., "Diagnosing Error in Object Detectors" (2012), the prices the one-at-a-time oracles
-of Bolya et al., "TIDE" (2020): the mean AP that correcting this cause alone would give.
+The causes follow Hoiem et al., "Diagnosing Error in Object Detectors" (2012), the prices the one-at-a-time
+oracles of Bolya et al., "TIDE" (2020): the mean AP that correcting this cause alone would give.
 """
+
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
 
 from dataclasses import dataclass
 
@@ -45,14 +48,13 @@ class ErrorBreakdown:
 def break_down(result: Evaluation) -> ErrorBreakdown:
     """Find the causes. Raises ValueError for coco, which has no single matching.
 
-    The corrections: duplicates and background vanish; the best localisation or confusion error of a box nobody
-    hits becomes its hit (in the box's class), the others vanish; missed boxes are found before all else.
+    The corrections: duplicates and background vanish; the best localisation or confusion error of a box
+    nobody hits becomes its hit (in the box's class), the others vanish; missed boxes are found before all
+    else.
     """
     matches = result.matches
     if matches is None:
-        raise ValueError(
-            "error causes need a protocol with one threshold, which coco is not; take iou50 or ilsvrc"
-        )
+        raise ValueError("causes of error need a single threshold, which coco has not; take iou50 or ilsvrc")
     annotations, classes = result.annotations, len(result.classes)
     detections = in_convention_of(result.detections, annotations)
     by_image = np.argsort(annotations.image, kind="stable")
@@ -117,12 +119,12 @@ def _mean_ap(
 
 
 @njit(nogil=True, cache=True)
-def _causes(  # type: ignore[no-untyped-def]
+def _causes(
     order, outcome, label, image, boxes, areas,
     by_image, image_start, true_label, true_boxes, true_areas, counted,
     thresholds, strict, extent, least,
 ):  # fmt: skip
-    """Cause (D,) of each false positive and the box (D,) that a correction would hit; -1 where there is none."""
+    """Cause (D,) of each false positive and the box (D,) that a correction would hit, -1 for none."""
     cause = np.full(len(order), _NONE, np.int8)
     target = np.full(len(order), _NONE, np.int64)
     for i in range(len(order)):

@@ -25,10 +25,10 @@ class DetectionEvaluator:
         print(evaluator.compute().mean_ap)
         evaluator.reset()
 
-    Boxes are xyxy, half-open, in pixels; labels are positions in `categories` (0..199 for the DET classes). Arrays
-    may be numpy's, torch's on any device, or lists. Under torch.distributed every process updates with its own
-    images and `compute`, which all of them have to call, returns the result over all; an image that a sampler gave
-    to two processes counts once.
+    Boxes are xyxy, half-open, in pixels; labels are positions in `categories` (0..199 for the DET classes).
+    Arrays may be numpy's, torch's on any device, or lists. Under torch.distributed every process updates with
+    its own images and `compute`, which all of them have to call, returns the result over all; an image that a
+    sampler gave to two processes counts once.
     """
 
     def __init__(

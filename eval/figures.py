@@ -2,7 +2,9 @@
 
 import io
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eval.average_precision import precision_recall_curve
@@ -19,15 +21,13 @@ def as_svg(figure: Figure) -> str:
     """The figure as an <svg> element to put into a page."""
     text = io.StringIO()
     # No date and fixed element ids: the same result gives the same page.
-    import matplotlib as mpl
-
     with mpl.rc_context({"svg.hashsalt": "eval"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
 
 
-def _axes(width: float, height: float) -> tuple[Figure, "object"]:
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     for side in ("top", "right"):
@@ -85,7 +85,7 @@ def precision_recall(result: Evaluation, *, named: int = 2) -> Figure:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("recall", fontsize=9)
     axes.set_ylabel("precision", fontsize=9)
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="lower left", framealpha=0.9, edgecolor="none")
     return figure
 
 

@@ -1,7 +1,7 @@
 """ILSVRC detection data: the 200 classes, image lists, blacklist, annotations, and the submission text.
 
-Files hold inclusive coordinates (xmax is the last pixel); boxes that enter or leave through `write_detections`
-are half-open as everywhere else in this project.
+Files hold inclusive coordinates (xmax is the last pixel); boxes given to `write_detections` are half-open as
+everywhere else in this project.
 """
 
 import csv
@@ -27,10 +27,9 @@ class DetClass(NamedTuple):
 
 
 def _read_det_classes() -> tuple[DetClass, ...]:
-    with (importlib.resources.files("eval") / "data" / "det200.csv").open(
-        encoding="utf-8", newline=""
-    ) as file:
-        return tuple(DetClass(int(row["det_id"]), row["wnid"], row["name"]) for row in csv.DictReader(file))
+    table = (importlib.resources.files("eval") / "data" / "det200.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(table.splitlines())
+    return tuple(DetClass(int(row["det_id"]), row["wnid"], row["name"]) for row in rows)
 
 
 DET_CLASSES = _read_det_classes()
@@ -121,11 +120,11 @@ def write_detections(
 ) -> None:
     """Write the official submission text, `image_index det_id confidence xmin ymin xmax ymax` a line.
 
-    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as in the whole project; the file gets
-    inclusive corners (x2 - 1). Numbers are written so that reading gives them back to the last bit, and equal
-    ranks stay equal. The file appears when it is complete. Raises ValueError for what `read_detections` of
-    eval.ilsvrc_text would refuse: unequal lengths, numbers that are not finite, DET ids outside 1..200, boxes
-    less than a pixel wide or high.
+    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as in the whole project; the file
+    gets inclusive corners (x2 - 1). Numbers are written so that reading gives them back to the last bit, and
+    ranks stay as they are. The file appears when it is complete. Raises ValueError for what `read_detections`
+    of eval.ilsvrc_text would refuse: unequal lengths, numbers that are not finite, DET ids outside 1..200,
+    boxes less than a pixel wide or high.
     """
     indices, ids = np.asarray(image_indices, np.int64).reshape(-1), np.asarray(det_ids, np.int64).reshape(-1)
     confidences = np.asarray(scores, np.float64).reshape(-1)

@@ -32,19 +32,15 @@ def read_annotations(
         annotations = voc.annotations_of(found) if words else ilsvrc.annotations_of(found)
     if blacklist is not None:
         if annotations.images.made_up:
-            raise ValueError(
-                f"{blacklist}: a blacklist names images by index, so it needs the image list too"
-            )
+            raise ValueError(f"{blacklist}: it names images by index, so the image list is needed too")
         if annotations.categories != ilsvrc.DET_CATEGORIES:
-            raise ValueError(
-                f"{blacklist}: a blacklist needs annotations of the 200 DET classes in official order"
-            )
+            raise ValueError(f"{blacklist}: a blacklist needs annotations of the 200 DET classes")
         annotations = ilsvrc.apply_blacklist(annotations, ilsvrc.read_blacklist(blacklist))
     return annotations
 
 
 def read_detections(source: str | Path, annotations: Annotations) -> Detections:
-    """Detections from the ILSVRC submission text, a COCO results list or detections.json, plain or gzipped."""
+    """Detections from the ILSVRC submission text, COCO results or detections.json, plain or gzipped."""
     if is_json(source):
         return coco.read_detections(source, annotations)
     if annotations.images.made_up:
@@ -53,7 +49,7 @@ def read_detections(source: str | Path, annotations: Annotations) -> Detections:
 
 
 def example_files() -> tuple[Path, Path]:
-    """Annotations and detections of the small example that comes with the package (drawn by hand, no photos)."""
+    """Annotations and detections of the small example that comes with the package (made up, no photos)."""
     folder = Path(__file__).parent / "data"
     return folder / "example_annotations.json", folder / "example_detections.txt"
 

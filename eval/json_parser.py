@@ -4,6 +4,10 @@ Only the layout that writers really produce is read here: an array of objects wi
 Everything else makes `parse_records` return None, and the caller lets Python's json decide what it means.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +41,7 @@ class Records(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def skip_space(text, at, stop):  # type: ignore[no-untyped-def]
+def skip_space(text, at, stop):
     """First byte from `at` on that is not JSON white space."""
     while at < stop and (text[at] == 32 or text[at] == 10 or text[at] == 13 or text[at] == 9):
         at += 1
@@ -45,7 +49,7 @@ def skip_space(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
+def skip_value(text, at, stop):
     """Byte after the JSON value that starts at `at`, -1 if it does not end before `stop`."""
     depth = 0
     while at < stop:
@@ -60,9 +64,9 @@ def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
             if depth == 0:
                 return at
             continue
-        if byte == _OPEN or byte == _OPEN_ARRAY:
+        if byte in (_OPEN, _OPEN_ARRAY):
             depth += 1
-        elif byte == _CLOSE or byte == _CLOSE_ARRAY:
+        elif byte in (_CLOSE, _CLOSE_ARRAY):
             depth -= 1
             if depth == 0:
                 return at + 1
@@ -75,7 +79,7 @@ def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _is_key(text, start, name):  # type: ignore[no-untyped-def]
+def _is_key(text, start, name):
     for i in range(len(name)):  # noqa: SIM110 (this is compiled)
         if text[start + i] != name[i]:
             return False
@@ -83,9 +87,7 @@ def _is_key(text, start, name):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _parse_objects(  # type: ignore[no-untyped-def]
-    text, at, limit, stop, keys, whole, boxes, scores, areas, present, row, doubtful
-):
+def _parse_objects(text, at, limit, stop, keys, whole, boxes, scores, areas, present, row, doubtful):
     """Read objects from `at` until the array ends or an object would start at or after `limit`.
 
     Returns (next row, where it stopped, doubtful numbers); stopping at -1 means a layout not read here.
@@ -186,7 +188,7 @@ def _parse_objects(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _next_object(text, at, stop):  # type: ignore[no-untyped-def]
+def _next_object(text, at, stop):
     """Start of the first `{` after a `}` and a comma: most likely where an object of the array begins."""
     while at < stop:
         if text[at] == _CLOSE:
@@ -208,8 +210,9 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
     stop = len(text) if stop is None else stop
     first = int(skip_space(text, start + 1, stop))
     if first < stop and text[first] == _CLOSE_ARRAY:
+        none = np.empty(0)
         return Records(
-            np.empty((4, 0), np.int64), np.empty((0, 4)), *np.empty((2, 0)), np.empty(0, np.uint8), first + 1
+            np.empty((4, 0), np.int64), np.empty((0, 4)), none, none, np.empty(0, np.uint8), first + 1
         )
     pieces = max(1, min((stop - first) // _CHUNK_BYTES, 8 * thread_count()))
     cuts = {
@@ -223,7 +226,7 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
 
 
 def _parse_chunks(text: npt.NDArray[np.uint8], bounds: list[int]) -> Records | None:
-    chunks = list(zip(bounds, bounds[1:], strict=False))
+    chunks = list(itertools.pairwise(bounds))
     # Opening braces: as many as objects, or more where objects hold objects.
     counts = thread_map(lambda chunk: int(np.count_nonzero(text[slice(*chunk)] == _OPEN)), chunks)
     offsets = np.concatenate(([0], np.cumsum(counts)))

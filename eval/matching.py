@@ -1,10 +1,14 @@
 """Which detections hit which ground truth? Greedy matching per image and class, best score first.
 
-All classes go through one compiled loop over detections sorted once: class, then score, ties by image and then
-by place in the file. Since images do not influence each other, walking a class in this order matches every
-image in its own order too, and the outcomes are already in the order that average precision needs.
+All classes go through one compiled loop over detections sorted once: class, then score, ties by image and
+then by place in the file. Since images do not influence each other, walking a class in this order matches
+every image in its own order too, and the outcomes are already in the order that average precision needs.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +52,7 @@ class Matches:
 
 
 def small_box_thresholds(annotations: Annotations, iou: float = 0.5) -> Floats:
-    """ILSVRC's threshold of every box (G,): min(iou, w*h / ((w+10)*(h+10))), kinder to boxes of few pixels."""
+    """ILSVRC's threshold of every box (G,): min(iou, w*h / ((w+10)*(h+10))), kinder to small boxes."""
     boxes, extent = annotations.boxes, float(annotations.last_pixel)
     width = boxes[:, 2] - boxes[:, 0] + extent
     height = boxes[:, 3] - boxes[:, 1] + extent
@@ -74,7 +78,9 @@ def match(
     blacklist = annotations.blacklist[np.argsort(annotations.blacklist[:, 1], kind="stable")]
     blacklist_start = np.searchsorted(blacklist[:, 1], np.arange(classes + 1))
     counted = ~ignored_boxes
-    counted &= ~np.isin(_pairs(annotations.image, annotations.label, images), _pairs(*blacklist.T, images))
+    counted &= ~np.isin(
+        _pairs(annotations.image, annotations.label, images), _pairs(blacklist[:, 0], blacklist[:, 1], images)
+    )
     keys = sortable_bits(detections.scores)
     outcome = np.empty(len(order), np.int8)
     matched = np.empty(len(order), np.int32)
@@ -101,7 +107,7 @@ def even_spans(class_start: Ints) -> list[tuple[int, int]]:
     pieces = 4 * thread_count()
     targets = class_start[-1] * np.arange(1, pieces) // pieces
     cuts = np.unique(np.concatenate(([0], np.searchsorted(class_start, targets), [len(class_start) - 1])))
-    return [(int(a), int(b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
 
 def sort_by_class(image: Int32s, label: Int32s, images: int, classes: int) -> tuple[Int32s, Ints]:
@@ -113,7 +119,7 @@ def sort_by_class(image: Int32s, label: Int32s, images: int, classes: int) -> tu
 
 
 @njit(nogil=True, cache=True)
-def _counting_sort(keys, order, kinds):  # type: ignore[no-untyped-def]
+def _counting_sort(keys, order, kinds):
     """Stable reordering of `order` by keys[order] in [0, kinds), and the start of each kind (kinds + 1,)."""
     start = np.zeros(kinds + 1, np.int64)
     for key in keys:
@@ -136,7 +142,7 @@ def sortable_bits(scores: Floats) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def sort_stable(keys, items, spare, counts):  # type: ignore[no-untyped-def]
+def sort_stable(keys, items, spare, counts):
     """Sort `items` (N,) by keys[items], stable. `spare` (N,) and `counts` (6, 2048) are scratch."""
     size = len(items)
     if size < 64:
@@ -176,7 +182,7 @@ def sort_stable(keys, items, spare, counts):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _match_classes(  # type: ignore[no-untyped-def]
+def _match_classes(
     first, last, order, class_start, keys, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, thresholds, ignored_boxes,
     blacklist_start, blacklist, rule, extent, images, outcome, matched,

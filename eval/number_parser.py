@@ -6,6 +6,9 @@ Short numbers are exact with one floating-point operation (Clinger 1990). Longer
 long numbers, the caller is told to ask Python.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
 import math
 
 import numpy as np
@@ -43,7 +46,7 @@ _EXACT_INTEGERS = np.uint64(1 << 53)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _high_word(a, b):  # type: ignore[no-untyped-def]
+def _high_word(a, b):
     """Upper 64 bits of the 128-bit product of two uint64."""
     a_low, a_high, b_low, b_high = a & _LOW, a >> _32, b & _LOW, b >> _32
     cross_1, cross_2 = a_low * b_high, a_high * b_low
@@ -52,8 +55,8 @@ def _high_word(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _round_long(digits, power, truncated):  # type: ignore[no-untyped-def]
-    """(digits * 10**power to nearest, status); `truncated`: more digits followed, the value is a bit larger."""
+def _round_long(digits, power, truncated):
+    """(digits * 10**power to nearest, status); `truncated`: more digits followed, it is a bit larger."""
     if power < _SMALLEST_POWER or power > _LARGEST_POWER:
         return 0.0, ASK_PYTHON
     shift = 0
@@ -77,8 +80,8 @@ def _round_long(digits, power, truncated):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _leading_digits(text, at, stop):  # type: ignore[no-untyped-def]
-    """The first 19 significant digits of digits with or without a point: (digits, power, more were not zero)."""
+def _leading_digits(text, at, stop):
+    """The first 19 significant digits of a number: (digits, power, whether any of the rest is not zero)."""
     digits, power, used = np.uint64(0), 0, 0
     truncated, fraction = False, False
     for i in range(at, stop):
@@ -95,7 +98,7 @@ def _leading_digits(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
+def parse_number(text, at, stop):
     """Read a decimal number of `text` (uint8) that starts at `at`; return (value, end, status).
 
     Grammar: sign, digits, fraction, exponent, as `float` takes them. `end` is the first byte not read, whose
@@ -148,7 +151,7 @@ def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def parse_integer(text, at, stop):  # type: ignore[no-untyped-def]
+def parse_integer(text, at, stop):
     """Read an integer of up to 18 digits; return (value, end, found)."""
     negative = False
     if at < stop and (text[at] == 45 or text[at] == 43):

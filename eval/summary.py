@@ -39,7 +39,7 @@ def print_evaluation(
             without, gain = breakdown.mean_ap_without[cause], breakdown.gain(cause)
             table.add_row(cause, f"{breakdown.counts[cause]:,}", f"{without:.4f}", f"{gain:+.4f}")
         console.print(table)
-    console.print(headline(result, interval), highlight=False)
+    console.print(headline(result, interval), highlight=False, soft_wrap=True)
 
 
 def headline(result: Evaluation, interval: Interval | None = None) -> str:
@@ -49,7 +49,8 @@ def headline(result: Evaluation, interval: Interval | None = None) -> str:
     threshold = "IoU .50:.05:.95" if result.protocol == "coco" else f"IoU {result.iou:g}"
     lines = [f"{name:<9} {value:.6f}" for name, value in result.summary.items()]
     lines += [
-        f"{result.protocol}, {threshold}: {detections:,} detections, {boxes:,} boxes, {result.num_images:,} images",
+        f"{result.protocol}, {threshold}: {detections:,} detections, {boxes:,} boxes, "
+        f"{result.num_images:,} images",
         f"mean AP   {result.mean_ap:.6f}",
         f"median AP {result.median_ap:.6f}",
         f"classes   {len(result.counted)} counted of {len(result.classes)}",
@@ -81,18 +82,19 @@ def print_comparison(
     console.print(table)
     difference = comparison.difference
     console.print(
-        f"mean AP {names[0]} {first.mean_ap:.6f}, {names[1]} {second.mean_ap:.6f}, difference {difference.value:+.6f} "
-        f"({_interval(difference)}; {comparison.better:.1%} of the draws favour {names[1]})\n"
-        f"classes won: {names[0]} {comparison.wins[0]}, {names[1]} {comparison.wins[1]}, equal {comparison.wins[2]}",
+        f"mean AP   {names[0]} {first.mean_ap:.6f}, {names[1]} {second.mean_ap:.6f}\n"
+        f"difference {difference.value:+.6f} ({_interval(difference)})\n"
+        f"{comparison.better:.1%} of the draws favour {names[1]}\n"
+        f"classes won: {names[0]} {comparison.wins[0]}, {names[1]} {comparison.wins[1]}, "
+        f"equal {comparison.wins[2]}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
 def _interval(interval: Interval) -> str:
-    return (
-        f"{interval.level:.0%} interval {interval.low:.4f} to {interval.high:.4f} over {interval.replicates:,} "
-        "draws of the images"
-    )
+    span = f"{interval.level:.0%} interval {interval.low:.4f} to {interval.high:.4f}"
+    return f"{span} over {interval.replicates:,} draws of the images"
 
 
 def _table(title: str, name: str, *figures: str) -> Table:

@@ -101,7 +101,8 @@ def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
     tarfile takes 0.1 ms a member, most of the time of a whole evaluation; annotation archives need none of
     what it can do beyond this. Pax headers are passed over when they only say times and owners.
     """
-    members, at = [], 0
+    members: list[tuple[str, bytes]] = []
+    at = 0
     while at + _BLOCK <= len(raw):
         header = raw[at : at + _BLOCK]
         if header.count(0) == _BLOCK:
@@ -129,8 +130,8 @@ def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
 def parse_annotation(file: XmlFile) -> list[XmlObject]:
     """Return the objects of an ILSVRC or VOC annotation.
 
-    Raises ValueError, naming the file, if the XML is broken, declares a document type or entities, or an object
-    lacks its name or a corner or has corners that are not ordered finite numbers.
+    Raises ValueError, naming the file, if the XML is broken, declares a document type or entities, or an
+    object lacks its name or a corner or has corners that are not ordered finite numbers.
     """
     tags: list[str] = []
     texts: list[str] = []
@@ -185,9 +186,8 @@ def _object(where: str, fields: dict[str, str]) -> XmlObject:
         raise ValueError(f"{where}: a corner of {name} is not a number: {error}") from error
     # Written so that NaN fails too.
     if not (-1e9 <= xmin <= xmax <= 1e9 and -1e9 <= ymin <= ymax <= 1e9):
-        raise ValueError(
-            f"{where}: the box of {name} is {xmin:g} {ymin:g} {xmax:g} {ymax:g}, expected xmin <= xmax, ymin <= ymax"
-        )
+        box = f"{xmin:g} {ymin:g} {xmax:g} {ymax:g}"
+        raise ValueError(f"{where}: the box of {name} is {box}, expected xmin <= xmax and ymin <= ymax")
     return XmlObject(name, xmin, ymin, xmax, ymax, fields.get("difficult", "0").strip() == "1")
 
 
@@ -203,11 +203,11 @@ class XmlAnnotations(NamedTuple):
 def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None) -> XmlAnnotations:
     """Read the annotation files of the listed images.
 
-    `image_list` maps names to indices; entries such as `n02113978/n02113978_996` are met by their last part, and
-    files of other images are passed over. Without it the images are the files, numbered 1..I by name.
+    `image_list` maps names to indices; entries such as `n02113978/n02113978_996` are met by their last part,
+    and files of other images are passed over. Without it the images are the files, numbered 1..I by name.
 
-    Raises ValueError for a listed image without a file or with two, for a source without any, and for whatever
-    `parse_annotation` refuses.
+    Raises ValueError for a listed image without a file or with two, for a source without any, and for
+    whatever `parse_annotation` refuses.
     """
     wanted = None
     if image_list is not None:

@@ -74,8 +74,9 @@ def explain(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{missing} is missing; both --detections and --annotations are needed")
     annotations, detections = example_files()
     print(
-        "eval_map.py needs detections (ILSVRC submission text, COCO results or detections.json) and annotations\n"
-        "(COCO JSON, or a folder or archive of ILSVRC or VOC XML). --help lists everything. This runs at once:\n\n"
+        "eval_map.py needs detections (ILSVRC submission text, COCO results or detections.json) and\n"
+        "annotations (COCO JSON, or a folder or archive of ILSVRC or VOC XML); --help lists everything.\n"
+        "This runs at once:\n\n"
         f"  python {sys.argv[0]} --detections {detections} \\\n      --annotations {annotations}"
     )
     return 0
@@ -86,14 +87,14 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     from eval import inputs, summary
     from eval.bootstrap import REPLICATES, bootstrap_mean_ap, compare
     from eval.errors import break_down
-    from eval.protocols import evaluate
+    from eval.protocols import Evaluation, evaluate
 
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     annotations = inputs.read_annotations(
         arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
     )
 
-    def result_of(path: Path) -> summary.Evaluation:
+    def result_of(path: Path) -> Evaluation:
         return evaluate(
             inputs.read_detections(path, annotations), annotations,
             protocol=arguments.protocol, iou=arguments.iou, engine=arguments.engine,

@@ -17,7 +17,7 @@ class PlainClass(NamedTuple):
 
 
 def _rows(detections: Detections, label: int) -> list[int]:
-    """Detections of a class: stable by image, stable by falling score within, then stable by falling score."""
+    """Detections of a class: stable by image, then stable by falling score."""
     rows = [d for d in range(len(detections)) if detections.label[d] == label]
     rows.sort(key=lambda d: detections.image[d])
     return sorted(rows, key=lambda d: -detections.scores[d])

@@ -1,14 +1,14 @@
 """From a file of detections to mAP: this project beside pycocotools and the Rust evaluators.
 
     python tools/benchmark.py eval
-    python tools/benchmark.py eval --against hotcoco=/venvs/hotcoco/bin/python --against ultrafast_pycocotools=...
+    python tools/benchmark.py eval --against hotcoco=VENV/bin/python --against faster_coco_eval=VENV2/bin/python
     python tools/benchmark.py eval --detections 10000000 --only-ours
 
-All sides read the same COCO files in one run, each in a process of its own, in turn, and the fastest turn counts.
-`seconds` run from opening the files to the figures, after the imports (numba's, which it puts off until the first
-call, are made to happen before); `process` is the whole program with its imports, `memory` its peak. Two rows
-evaluate the same detections under the ILSVRC rules, one of them from a submission text. Other evaluators live in
-interpreters of their own, given by --against.
+All sides read the same COCO files in one run, each in a process of its own, in turn, and the fastest turn
+counts. `seconds` run from opening the files to the figures, after the imports (numba's, which it puts off
+until the first call, are made to happen before); `process` is the whole program with its imports, `memory`
+its peak. Two rows evaluate the same detections under the ILSVRC rules, one of them from a submission text.
+Other evaluators live in interpreters of their own, given by --against.
 """
 
 import argparse
@@ -57,7 +57,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     start = time.perf_counter()
     ap = evaluate(*sys.argv[1:])
     seconds = time.perf_counter() - start
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform != "darwin" else 1 << 20)
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
 print(json.dumps(dict(ap=ap, seconds=seconds, memory=memory)))
 """
 
@@ -112,9 +112,8 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         files = write_scene(Path(folder), arguments)
         sizes = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.0f} MB" for file in files)
-        print(
-            f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images ({sizes})"
-        )
+        print(f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images")
+        print(sizes)
         best: dict[str, dict[str, float]] = {}
         for turn in range(arguments.repeats):
             for side in sides:
@@ -185,8 +184,9 @@ def write_scene(folder: Path, size: argparse.Namespace) -> list[Path]:
             part = slice(start, start + 100_000)
             columns = (image[part], category[part], scores[part], detected[part])
             for i, k, score, (x, y, w, h) in zip(*(column.tolist() for column in columns), strict=True):
+                box = f"[{x}, {y}, {w}, {h}]"
                 as_json.write(
-                    f'{separator}{{"image_id": {i}, "category_id": {k}, "bbox": [{x}, {y}, {w}, {h}], "score": {score}}}'
+                    f'{separator}{{"image_id": {i}, "category_id": {k}, "bbox": {box}, "score": {score}}}'
                 )
                 as_text.write(f"{i} {k} {score:.6f} {x:.6f} {y:.6f} {x + w - 1:.6f} {y + h - 1:.6f}\n")
                 separator = ", "
