@@ -103,6 +103,8 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
             names = [own_images.names[position] for position in np.unique(own[image < 0])]
             raise ValueError(_outside(path, int((image < 0).sum()), names))
     else:
+        if annotations.images.made_up:
+            raise ValueError(f"{path}: it names images by id, so the image list is needed too")
         image = positions(image_ids, annotations.images.ids)
         if image.min() < 0:
             outside = image_ids[image < 0]

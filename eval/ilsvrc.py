@@ -6,7 +6,7 @@ everywhere else in this project.
 
 import csv
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from eval.atomic import writing
 from eval.dataset import Annotations, Category, make_annotations, positions
-from eval.xml_files import XmlAnnotations, read_objects
+from eval.xml_files import XmlAnnotations, read_objects, write_objects
 
 
 class DetClass(NamedTuple):
@@ -108,6 +108,16 @@ def annotations_of(found: XmlAnnotations) -> Annotations:
         boxes=[(item.xmin, item.ymin, item.xmax, item.ymax) for item in found.objects],
         last_pixel=True,
     )
+
+
+def write_annotations(
+    folder: str | Path, annotations: Annotations, *, sizes: Sequence[tuple[int, int]] | None = None
+) -> None:
+    """Write one ILSVRC XML per image; see `eval.xml_files.write_objects`."""
+    names = [category.wnid for category in annotations.categories]
+    if not all(names):
+        raise ValueError(f"{folder}: ILSVRC annotations name classes by WNID, and some of these have none")
+    write_objects(folder, annotations, class_names=names, first_pixel=0, sizes=sizes)
 
 
 def write_detections(

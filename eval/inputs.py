@@ -44,7 +44,7 @@ def read_detections(source: str | Path, annotations: Annotations) -> Detections:
     if is_json(source):
         return coco.read_detections(source, annotations)
     if annotations.images.made_up:
-        raise ValueError(f"{source}: a submission names images by index, so it needs the image list too")
+        raise ValueError(f"{source}: it names images by index, so the image list is needed too")
     return ilsvrc_text.read_detections(source, annotations)
 
 

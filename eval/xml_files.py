@@ -9,14 +9,16 @@ import io
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
 
-from eval.dataset import ImageSet
+from eval.atomic import writing
+from eval.dataset import Annotations, ImageSet
 
 _BLOCK = 512  # tar's unit
 _PAX_CHANGES_MEMBER = re.compile(rb" (path|linkpath|size|hdrcharset|GNU\.sparse[^=]*)=")
@@ -239,3 +241,42 @@ def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None
         [item for stem in stems for item in files[stem][1]],
         [owner for owner, stem in enumerate(stems) for _ in files[stem][1]],
     )
+
+
+def write_objects(
+    folder: str | Path,
+    annotations: Annotations,
+    *,
+    class_names: Sequence[str],
+    first_pixel: int,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> None:
+    """Write `name.xml` for every image: inclusive corners that count from `first_pixel` (0 ILSVRC, 1 VOC).
+
+    class_names (C,) replace the labels; sizes (I,) are (width, height), left out of the files if unknown.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    shift = np.array([0, 0, *[0 if annotations.last_pixel else -1] * 2]) + first_pixel
+    by_image = np.argsort(annotations.image, kind="stable")
+    start = np.searchsorted(annotations.image[by_image], np.arange(len(annotations.images) + 1))
+    for number, name in enumerate(annotations.images.names):
+        root = ElementTree.Element("annotation")
+        ElementTree.SubElement(root, "filename").text = name
+        if sizes is not None:
+            size = ElementTree.SubElement(root, "size")
+            for tag, value in zip(("width", "height"), sizes[number], strict=True):
+                ElementTree.SubElement(size, tag).text = str(value)
+        for g in by_image[start[number] : start[number + 1]]:
+            element = ElementTree.SubElement(root, "object")
+            ElementTree.SubElement(element, "name").text = class_names[annotations.label[g]]
+            if annotations.difficult[g]:
+                ElementTree.SubElement(element, "difficult").text = "1"
+            box = ElementTree.SubElement(element, "bndbox")
+            for tag, value in zip(
+                ("xmin", "ymin", "xmax", "ymax"), annotations.boxes[g] + shift, strict=True
+            ):
+                ElementTree.SubElement(box, tag).text = f"{value:.12g}"
+        ElementTree.indent(root, "\t")
+        with writing(target / f"{PurePosixPath(name).stem}.xml") as file:
+            file.write(ElementTree.tostring(root, encoding="unicode") + "\n")

@@ -1,8 +1,7 @@
 """From a file of detections to mAP: this project beside pycocotools and the Rust evaluators.
 
-    python tools/benchmark.py eval
-    python tools/benchmark.py eval --against hotcoco=VENV/bin/python --against faster_coco_eval=VENV2/bin/python
-    python tools/benchmark.py eval --detections 10000000 --only-ours
+    python tools/benchmark.py eval --against hotcoco=VENV/bin/python
+    python tools/benchmark.py eval --detections 10000000 --only-ours --repeats 1
 
 All sides read the same COCO files in one run, each in a process of its own, in turn, and the fastest turn
 counts. `seconds` run from opening the files to the figures, after the imports (numba's, which it puts off
