@@ -43,8 +43,8 @@ class Interval:
 class Comparison:
     """Two results on the same images, the second against the first.
 
-    difference  of mean AP with its interval over the same draws of images
-    better      share of the draws in which the second has the higher mean AP
+    difference  of mean AP with its interval over the same draws of images (none without draws)
+    better      share of the draws in which the second has the higher mean AP (NaN without)
     wins        classes in which the first, the second, neither has the higher AP (ILSVRC ranks by wins)
     per_class   (C,) AP of the second minus AP of the first, NaN without ground truth
     """
@@ -64,18 +64,23 @@ def bootstrap_mean_ap(result: Evaluation, *, replicates: int = REPLICATES, seed:
 def compare(
     first: Evaluation, second: Evaluation, *, replicates: int = REPLICATES, seed: int = 0
 ) -> Comparison:
-    """Compare two results of the same protocol on the same annotations, draw by draw."""
+    """Compare two results of the same protocol on the same annotations, draw by draw.
+
+    With `replicates` 0 the difference has no interval, which is all that coco's ten matchings allow.
+    """
     if first.protocol != second.protocol or first.annotations.images.ids.tolist() != (
         second.annotations.images.ids.tolist()
     ):
         raise ValueError("only results of the same protocol on the same images can be compared")
     per_class = np.array([b.ap - a.ap for a, b in zip(first.classes, second.classes, strict=True)])
     wins = (int((per_class < 0).sum()), int((per_class > 0).sum()), int((per_class == 0).sum()))
-    weights = _draws(first.num_images, replicates, seed)
-    differences = _means(second, weights) - _means(first, weights)
+    differences = np.empty(0)
+    if replicates:
+        weights = _draws(first.num_images, replicates, seed)
+        differences = _means(second, weights) - _means(first, weights)
     return Comparison(
         difference=_interval(second.mean_ap - first.mean_ap, differences),
-        better=float(np.mean(differences > 0)),
+        better=float(np.mean(differences > 0)) if replicates else float("nan"),
         wins=wins,
         per_class=per_class,
     )
@@ -92,6 +97,8 @@ def _interval(value: float, values: Floats) -> Interval:
 
 def _draws(images: int, replicates: int, seed: int) -> npt.NDArray[np.uint16]:
     """How often each image is drawn, (replicates, images)."""
+    if replicates < 1:
+        raise ValueError(f"{replicates} bootstrap draws, expected 1 or more")
     rng = np.random.default_rng(seed)
     return np.stack(
         [np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(replicates)]

@@ -81,10 +81,12 @@ def print_comparison(
         table.add_row(a.name, f"{a.ap:.4f}", f"{b.ap:.4f}", f"{comparison.per_class[k]:+.4f}")
     console.print(table)
     difference = comparison.difference
+    odds = ""
+    if difference.replicates:
+        odds = f" ({_interval(difference)})\n{comparison.better:.1%} of the draws favour {names[1]}"
     console.print(
         f"mean AP   {names[0]} {first.mean_ap:.6f}, {names[1]} {second.mean_ap:.6f}\n"
-        f"difference {difference.value:+.6f} ({_interval(difference)})\n"
-        f"{comparison.better:.1%} of the draws favour {names[1]}\n"
+        f"difference {difference.value:+.6f}{odds}\n"
         f"classes won: {names[0]} {comparison.wins[0]}, {names[1]} {comparison.wins[1]}, "
         f"equal {comparison.wins[2]}",
         highlight=False,

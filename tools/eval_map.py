@@ -89,19 +89,21 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     from eval.errors import break_down
     from eval.protocols import Evaluation, evaluate
 
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    annotations = inputs.read_annotations(
-        arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
-    )
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        annotations = inputs.read_annotations(
+            arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
+        )
 
-    def result_of(path: Path) -> Evaluation:
-        return evaluate(
-            inputs.read_detections(path, annotations), annotations,
-            protocol=arguments.protocol, iou=arguments.iou, engine=arguments.engine,
-        )  # fmt: skip
+        def result_of(path: Path) -> Evaluation:
+            return evaluate(
+                inputs.read_detections(path, annotations), annotations,
+                protocol=arguments.protocol, iou=arguments.iou, engine=arguments.engine,
+            )  # fmt: skip
 
-    result = result_of(arguments.detections)
-    other = result_of(arguments.compare) if arguments.compare else None
+        result = result_of(arguments.detections)
+        other = result_of(arguments.compare) if arguments.compare else None
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     one_matching = result.matches is not None  # coco has ten
     draws = arguments.bootstrap
     if draws is None:
@@ -111,9 +113,8 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     comparison = compare(result, other, replicates=draws) if other else None
     summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
     if comparison and other:
-        summary.print_comparison(
-            comparison, result, other, names=(arguments.detections.name, arguments.compare.name)
-        )
+        names = (arguments.detections.name, arguments.compare.name)
+        summary.print_comparison(comparison, result, other, names=names)
     if arguments.json:
         content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)
         summary.write_json(arguments.json, content)
