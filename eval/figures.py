@@ -40,7 +40,7 @@ def ranking(result: Evaluation) -> Figure:
     """AP of every counted class, best first, with mean and median."""
     aps = np.sort([row.ap for row in result.counted])[::-1]
     figure, axes = _axes(8, 2.6)
-    axes.bar(np.arange(len(aps)) + 0.5, aps, width=0.9 if len(aps) < 60 else 1.0, color=ACCENT, alpha=0.85)
+    axes.stairs(aps, fill=True, color=ACCENT, alpha=0.85)
     for value, name, style in ((result.mean_ap, "mean", "-"), (result.median_ap, "median", ":")):
         axes.axhline(value, color=INK, linewidth=1, linestyle=style, label=f"{name} {value:.3f}")
     axes.set_xlim(0, max(len(aps), 1))
@@ -113,10 +113,8 @@ def class_differences(comparison: Comparison) -> Figure:
     """AP differences of all counted classes, sorted: green where the second result wins."""
     values = np.sort(comparison.per_class[np.isfinite(comparison.per_class)])
     figure, axes = _axes(8, 2.4)
-    axes.bar(
-        np.arange(len(values)) + 0.5, values, width=0.9 if len(values) < 60 else 1.0,
-        color=[GOOD if value > 0 else BAD for value in values],
-    )  # fmt: skip
+    axes.stairs(np.maximum(values, 0), fill=True, color=GOOD)
+    axes.stairs(np.minimum(values, 0), fill=True, color=BAD)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlim(0, max(len(values), 1))
     axes.set_xlabel("classes", fontsize=9)

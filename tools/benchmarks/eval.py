@@ -26,7 +26,9 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 
 _COCO_API = """
-from {module} import COCO, COCOeval
+import {module} as module
+from {module} import COCO
+COCOeval = getattr(module, "COCOeval", None) or module.COCOeval_faster
 def evaluate(truth, results, text):
     truth = COCO(truth)
     evaluator = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -35,9 +37,10 @@ def evaluate(truth, results, text):
     evaluator.summarize()
     return float(evaluator.stats[0])
 """
-_PYCOCOTOOLS = _COCO_API.replace(
-    "from {module} import", "from pycocotools.coco import COCO\nfrom pycocotools.cocoeval import"
-).replace("import COCO, COCOeval", "import COCOeval")
+_PYCOCOTOOLS = """
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+""" + _COCO_API[_COCO_API.index("def evaluate") :]
 _OURS = """
 import numba
 import eval.coco_metrics
