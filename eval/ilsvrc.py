@@ -130,11 +130,10 @@ def write_detections(
 ) -> None:
     """Write the official submission text, `image_index det_id confidence xmin ymin xmax ymax` a line.
 
-    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as in the whole project; the file
-    gets inclusive corners (x2 - 1). Numbers are written so that reading gives them back to the last bit, and
-    ranks stay as they are. The file appears when it is complete. Raises ValueError for what `read_detections`
-    of eval.ilsvrc_text would refuse: unequal lengths, numbers that are not finite, DET ids outside 1..200,
-    boxes less than a pixel wide or high.
+    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as in the whole project; the file gets
+    inclusive corners (x2 - 1), and what is narrower than a pixel becomes one. Numbers are written so that
+    reading gives them back to the last bit, and ranks stay as they are. The file appears when it is complete.
+    Raises ValueError for unequal lengths, numbers that are not finite, DET ids outside 1..200 and x2 < x1.
     """
     indices, ids = np.asarray(image_indices, np.int64).reshape(-1), np.asarray(det_ids, np.int64).reshape(-1)
     confidences = np.asarray(scores, np.float64).reshape(-1)
@@ -150,9 +149,9 @@ def write_detections(
         )
     if not (np.isfinite(confidences).all() and np.isfinite(corners).all()):
         raise ValueError(f"{path}: scores and boxes must be finite numbers")
-    corners[:, 2:] -= 1
     if (corners[:, 2:] < corners[:, :2]).any():
-        raise ValueError(f"{path}: a box is less than a pixel wide or high, the format cannot hold it")
+        raise ValueError(f"{path}: a box has x2 < x1 or y2 < y1")
+    corners[:, 2:] = np.maximum(corners[:, 2:] - 1, corners[:, :2])
     with writing(path) as file:
         for index, det_id, score, (xmin, ymin, xmax, ymax) in zip(
             indices.tolist(), ids.tolist(), confidences.tolist(), corners.tolist(), strict=True

@@ -178,7 +178,8 @@ def sort_stable(keys, items, spare, counts):
             row[value] += 1
         source, target = target, source
     if source is not items:
-        items[:] = source
+        for i in range(size):  # assigning the slice would compile numba's error messages too, for seconds
+            items[i] = source[i]
 
 
 @njit(nogil=True, cache=True)

@@ -140,6 +140,12 @@ def test_submission_round_trip(tmp_path: Path, packed: bool) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_less_than_a_pixel_becomes_one(tmp_path: Path) -> None:
+    path = tmp_path / "found.txt"
+    ilsvrc.write_detections(path, image_indices=[1], det_ids=[1], scores=[1.0], boxes=[[3, 0, 3.5, 4]])
+    assert path.read_text() == "1 1 1.0 3.0 0.0 3.0 3.0\n"
+
+
 def test_every_format_gives_the_same_result(tmp_path: Path) -> None:
     scene = det_scene()
     truth, found = scene.annotations, scene.detections
@@ -386,6 +392,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_text("old")
     with pytest.raises(ValueError, match="DET ids run from 0 to 0"):
         ilsvrc.write_detections(path, image_indices=[1], det_ids=[0], scores=[1.0], boxes=[[0, 0, 1, 1]])
-    with pytest.raises(ValueError, match="less than a pixel"):
-        ilsvrc.write_detections(path, image_indices=[1], det_ids=[1], scores=[1.0], boxes=[[0, 0, 0.5, 1]])
+    with pytest.raises(ValueError, match="x2 < x1"):
+        ilsvrc.write_detections(path, image_indices=[1], det_ids=[1], scores=[1.0], boxes=[[1, 0, 0.5, 1]])
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
