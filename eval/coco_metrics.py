@@ -225,8 +225,11 @@ def _accumulate_classes(
 
 def pycocotools_accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
     """The same arrays from pycocotools itself; a hundred times slower, and it takes much memory."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ValueError("engine pycocotools needs that package: pip install pycocotools") from error
 
     from eval.coco import as_instances, as_results
 

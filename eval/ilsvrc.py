@@ -130,8 +130,8 @@ def write_detections(
 ) -> None:
     """Write the official submission text, `image_index det_id confidence xmin ymin xmax ymax` a line.
 
-    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as in the whole project; the file gets
-    inclusive corners (x2 - 1), and what is narrower than a pixel becomes one. Numbers are written so that
+    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as everywhere here; the file gets
+    inclusive corners (x2 - 1), what is narrower than a pixel becomes one. Numbers are written so that
     reading gives them back to the last bit, and ranks stay as they are. The file appears when it is complete.
     Raises ValueError for unequal lengths, numbers that are not finite, DET ids outside 1..200 and x2 < x1.
     """

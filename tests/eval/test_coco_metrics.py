@@ -40,6 +40,12 @@ def test_equals_pycocotools(seed: int, images: int, classes: int, boxes: int, de
     )
 
 
+def test_many_classes_do_not_disturb_each_other() -> None:
+    assert_equal_to_pycocotools(
+        random_scene(2, images=8, classes=60, boxes=200, detections=600, last_pixel=False)
+    )
+
+
 def test_the_cap_of_100_detections_per_image_and_class() -> None:
     assert_equal_to_pycocotools(
         random_scene(3, images=1, classes=1, boxes=30, detections=400, last_pixel=False)

@@ -89,6 +89,27 @@ def test_a_second_detection_takes_the_next_free_box_in_ilsvrc_only() -> None:
     assert evaluate(detections, annotations, protocol="voc2012").classes[0].recall == 0.5
 
 
+def test_of_two_equal_overlaps_the_earlier_box_is_taken() -> None:
+    left, right = [0, 0, 99, 99], [20, 0, 119, 99]
+    for boxes, recall in (([left, right], 0.5), ([right, left], 1.0)):
+        annotations, detections = one_image(boxes, [[10, 0, 109, 99], [-20, 0, 79, 99]])
+        assert evaluate(detections, annotations).classes[0].recall == recall
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_classes_do_not_disturb_each_other(seed: int) -> None:
+    scene = random_scene(seed, images=8, classes=60, boxes=200, detections=600)
+    rng = np.random.default_rng(seed)
+    annotations = scene.annotations.with_blacklist(
+        [(int(rng.integers(8)), int(rng.integers(60))) for _ in range(100)]
+    )
+    assert_same(evaluate(scene.detections, annotations), plain_rules.ilsvrc(scene.detections, annotations))
+    assert_same(
+        evaluate(scene.detections, scene.annotations, protocol="voc2012"),
+        plain_rules.voc(scene.detections, scene.annotations, eleven_points=False, heed_difficult=True),
+    )
+
+
 def test_small_boxes_have_a_lower_threshold() -> None:
     # 9x9: threshold 81 / 361 = 0.224; the detection covers 25 of its 81 pixels (IoU 0.309).
     annotations, detections = one_image([[0, 0, 8, 8]], [[0, 0, 4, 4]])
