@@ -90,7 +90,7 @@ def test_a_second_detection_takes_the_next_free_box_in_ilsvrc_only() -> None:
 
 
 def test_of_two_equal_overlaps_the_earlier_box_is_taken() -> None:
-    left, right = [0, 0, 99, 99], [20, 0, 119, 99]
+    left, right = [0.0, 0, 99, 99], [20.0, 0, 119, 99]
     for boxes, recall in (([left, right], 0.5), ([right, left], 1.0)):
         annotations, detections = one_image(boxes, [[10, 0, 109, 99], [-20, 0, 79, 99]])
         assert evaluate(detections, annotations).classes[0].recall == recall

@@ -15,8 +15,10 @@ import argparse
 import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,13 +26,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from eval import ilsvrc, inputs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 _COCO_API = """
 import {module} as module
 from {module} import COCO
 COCOeval = getattr(module, "COCOeval", None) or module.COCOeval_faster
-def evaluate(truth, results, text):
+def evaluate(truth, results, text, xml, listed):
     truth = COCO(truth)
     evaluator = COCOeval(truth, truth.loadRes(results), "bbox")
     evaluator.evaluate()
@@ -48,9 +52,9 @@ import eval.coco_metrics
 from eval import inputs
 from eval.protocols import evaluate as evaluate_protocol
 numba.njit("int64(int64)")(lambda x: x)  # numba's own imports
-def evaluate(truth, results, text):
-    annotations = inputs.read_annotations(truth)
-    detections = inputs.read_detections({source}, annotations)
+def evaluate(truth, results, text, xml, listed):
+    annotations = inputs.read_annotations({truth})
+    detections = inputs.read_detections({found}, annotations)
     return evaluate_protocol(detections, annotations, protocol={protocol!r}).mean_ap
 """
 _RUNNER = """
@@ -89,22 +93,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--against", action="append", default=[], metavar="MODULE=PYTHON", help="a further evaluator"
     )
+    parser.add_argument("--xml", action="store_true", help="also from an archive of ILSVRC XML")
     parser.add_argument(
         "--only-ours", action="store_true", help="leave pycocotools out (minutes for a million)"
     )
     arguments = parser.parse_args(argv)
+    if arguments.xml and arguments.classes > len(ilsvrc.DET_CATEGORIES):
+        raise ValueError(f"--xml has names for {len(ilsvrc.DET_CATEGORIES)} classes, not {arguments.classes}")
     sides = [
-        Side("ours, coco", sys.executable, _OURS.format(source="results", protocol="coco"), ours=True),
-        Side(
-            "ours, ilsvrc (json)",
-            sys.executable,
-            _OURS.format(source="results", protocol="ilsvrc"),
-            ours=True,
-        ),
-        Side(
-            "ours, ilsvrc (text)", sys.executable, _OURS.format(source="text", protocol="ilsvrc"), ours=True
-        ),
+        _own("ours, coco", "coco", "truth", "results"),
+        _own("ours, ilsvrc, json", "ilsvrc", "truth", "results"),
+        _own("ours, ilsvrc, text", "ilsvrc", "truth", "text"),
     ]
+    if arguments.xml:
+        sides.append(_own("ours, ilsvrc, XML + text", "ilsvrc", "xml, image_list=listed", "text"))
     for entry in arguments.against:
         module, separator, python = entry.partition("=")
         if not separator or not Path(python).is_file():
@@ -114,7 +116,9 @@ def main(argv: list[str]) -> int:
         sides.append(Side("pycocotools", sys.executable, _PYCOCOTOOLS))
     with tempfile.TemporaryDirectory() as folder:
         files = write_scene(Path(folder), arguments)
-        sizes = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.0f} MB" for file in files)
+        sizes = ", ".join(
+            f"{file.name} {file.stat().st_size / 1e6:.0f} MB" for file in files if file.exists()
+        )
         print(f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images")
         print(sizes)
         best: dict[str, dict[str, float]] = {}
@@ -127,6 +131,11 @@ def main(argv: list[str]) -> int:
                 best[side.name] = {key: min(value, known[key]) for key, value in measured.items()}
     _print(best)
     return 0
+
+
+def _own(name: str, protocol: str, truth: str, found: str) -> Side:
+    """This project as a side; `truth` and `found` are the arguments of its readers."""
+    return Side(name, sys.executable, _OURS.format(truth=truth, found=found, protocol=protocol), ours=True)
 
 
 def write_scene(folder: Path, size: argparse.Namespace) -> list[Path]:
@@ -194,7 +203,21 @@ def write_scene(folder: Path, size: argparse.Namespace) -> list[Path]:
                 as_text.write(f"{i} {k} {score:.6f} {x:.6f} {y:.6f} {x + w - 1:.6f} {y + h - 1:.6f}\n")
                 separator = ", "
         as_json.write("]")
-    return [truth, results, text]
+    archive, listed = folder / "xml.tar.gz", folder / "list.txt"
+    if size.xml:
+        _write_xml(truth, archive, listed)
+    return [truth, results, text, archive, listed]
+
+
+def _write_xml(truth: Path, archive: Path, listed: Path) -> None:
+    """The annotations of `truth` as an archive of ILSVRC XML, and the image list that belongs to it."""
+    annotations = inputs.read_annotations(truth)
+    classes = ilsvrc.DET_CATEGORIES[: len(annotations.categories)]
+    ilsvrc.write_annotations(truth.parent / "xml", replace(annotations, categories=classes))
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+        packed.add(truth.parent / "xml", arcname="val")
+    names = (Path(name).stem for name in annotations.images.names)
+    listed.write_text("".join(f"{name} {n}\n" for name, n in zip(names, annotations.images.ids, strict=True)))
 
 
 def _measure(side: Side, files: list[Path]) -> dict[str, float]:
@@ -218,7 +241,7 @@ def _print(best: dict[str, dict[str, float]]) -> None:
         table.add_column(name, justify="left" if name == "evaluator" else "right")
     for name, row in best.items():
         table.add_row(
-            name, f"{row['seconds']:.2f}", f"{row['seconds'] / reference:.2f}", f"{row['cpu']:.2f}", f"{row['process']:.2f}",
-            f"{row['memory']:.0f} MB", f"{row['ap']:.9f}",
+            name, f"{row['seconds']:.2f}", f"{row['seconds'] / reference:.2f}", f"{row['cpu']:.2f}",
+            f"{row['process']:.2f}", f"{row['memory']:.0f} MB", f"{row['ap']:.9f}",
         )  # fmt: skip
     Console().print(table)
