@@ -18,6 +18,7 @@ from pathlib import Path
 
 from detector.command_line import run
 
+# Those of eval.protocols, not imported from there so that --help need not wait for numba.
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
 
 
@@ -73,11 +74,13 @@ def explain(arguments: argparse.Namespace) -> int:
         missing = "--annotations" if arguments.detections else "--detections"
         raise ValueError(f"{missing} is missing; both --detections and --annotations are needed")
     annotations, detections = example_files()
+    # Installed, the tool is a program of its own; in a checkout it is a script.
+    command = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
     print(
         "eval_map.py needs detections (ILSVRC submission text, COCO results or detections.json) and\n"
         "annotations (COCO JSON, or a folder or archive of ILSVRC or VOC XML); --help lists everything.\n"
         "This runs at once:\n\n"
-        f"  python {sys.argv[0]} --detections {detections} \\\n      --annotations {annotations}"
+        f"  {command} --detections {detections} \\\n      --annotations {annotations}"
     )
     return 0
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from eval.inputs import example_files
+from eval.protocols import PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "eval_map.py"
@@ -39,6 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
+    assert tool.PROTOCOLS == PROTOCOLS
 
     def call(*arguments: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["eval_map.py", *map(str, arguments)])
