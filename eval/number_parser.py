@@ -4,6 +4,9 @@ Short numbers are exact with one floating-point operation (Clinger 1990). Longer
 64-bit power of ten, which bounds the true value between two neighbours 2**-64 apart (the idea of Lemire,
 "Number Parsing at a Gigabyte per Second", 2021); where rounding could go either way, about once in a thousand
 long numbers, the caller is told to ask Python.
+
+numba caches compiled code by the file of the caller: after a change here, touch text_parser.py and
+json_parser.py.
 """
 
 # numba infers the types of compiled functions, so they carry no annotations.

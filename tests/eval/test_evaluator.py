@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_scenes import Scene, random_scene
+from random_scenes import feed, random_scene
 
 from eval.classification import TopKAccuracy, ranks
 from eval.evaluator import DetectionEvaluator
@@ -17,31 +17,13 @@ from eval.protocols import evaluate
 torch = pytest.importorskip("torch")
 
 
-def feed(evaluator: DetectionEvaluator, scene: Scene, images: range, tensors: bool = False) -> None:
-    """Give the evaluator some images of a scene, half-open as the rest of the project has boxes."""
-    truth, found = scene.annotations, scene.detections
-    wrap = torch.as_tensor if tensors else np.asarray
-    for image in images:
-        mine, theirs = found.image == image, truth.image == image
-        evaluator.update(
-            image,
-            boxes=wrap(found.boxes[mine]),
-            scores=wrap(found.scores[mine]),
-            labels=wrap(found.label[mine]),
-            true_boxes=wrap(truth.boxes[theirs]),
-            true_labels=wrap(truth.label[theirs]),
-            crowd=wrap(truth.crowd[theirs]),
-            difficult=wrap(truth.difficult[theirs]),
-        )
-
-
 @pytest.mark.parametrize("tensors", [False, True])
 @pytest.mark.parametrize("protocol", ["ilsvrc", "voc2007", "coco"])
 def test_image_by_image_equals_all_at_once(protocol: str, tensors: bool) -> None:
     scene = random_scene(9, images=12, boxes=50, detections=200, last_pixel=False)
     evaluator = DetectionEvaluator(categories=scene.annotations.categories, protocol=protocol)
     for _ in range(2):  # the second round after a reset
-        feed(evaluator, scene, range(12), tensors)
+        feed(evaluator, scene, range(12), torch.as_tensor if tensors else np.asarray)
         result = evaluator.compute()
         expected = evaluate(scene.detections, scene.annotations, protocol=protocol)
         assert [row.ap for row in result.classes] == pytest.approx(
@@ -88,8 +70,7 @@ def test_bad_updates_are_refused() -> None:
 PROCESS = """
 import sys
 import torch.distributed
-from random_scenes import random_scene
-from test_evaluator import feed
+from random_scenes import feed, random_scene
 from eval.classification import TopKAccuracy
 from eval.evaluator import DetectionEvaluator
 rank = int(sys.argv[1])

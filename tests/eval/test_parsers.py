@@ -173,7 +173,7 @@ records = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(rows=records, indent=st.sampled_from([None, 0, 2]), compact=st.booleans())
 def test_records(rows: list[dict], indent: int | None, compact: bool) -> None:
     text = json.dumps(rows, indent=indent, separators=(",", ":") if compact else None)
