@@ -3,6 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
+
+import jsonargparse
 
 BAD_INPUT = 2  # exit code: nothing was done, the input has to change
 PARTLY_DONE = 1  # exit code: some of the inputs failed, the rest is done
@@ -33,3 +36,13 @@ def one_sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+class ArgumentParser(jsonargparse.ArgumentParser):
+    """Parser of options and YAML files that complains in one line, like `run`."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong with the command line and exit with 2."""
+        text = " ".join(message.split())
+        print(f"error: {text}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(BAD_INPUT)

@@ -9,21 +9,29 @@ from typing import TextIO
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[TextIO]:
-    """Open a UTF-8 text file beside `path` for writing and rename it to `path` when the block ends well.
+def temporary_name(path: str | Path) -> Iterator[Path]:
+    """A file beside `path`, with its suffix, to write to; it is renamed to `path` when the block ends well.
 
     After an error nothing new is left and an older file of that name is untouched.
     """
     target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: there is no folder {target.parent} to write it to")
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+    os.close(descriptor)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
+        yield Path(name)
         # mkstemp makes files for the owner only; give this one the rights that open() would have.
         mask = os.umask(0)
         os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[TextIO]:
+    """Open a UTF-8 text file that gets the name `path` when the block ends well."""
+    with temporary_name(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file

@@ -1,0 +1,123 @@
+"""Every number of a detector in one typed record, and the detector built from it."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from detector.rcnn import RCNN
+from detector.taxonomy import DetectionClass
+from detector.weights import find_weights, load_weights
+from proposals import ProposalFile, SelectiveSearch
+
+
+def _default(name: str) -> Any:
+    """The default of an argument of `RCNN`: defaults live in its signature."""
+    return inspect.signature(RCNN).parameters[name].default
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What a detector is made of; the fields that are not explained here are arguments of `RCNN`.
+
+    Attributes:
+        weights: A file, the name of known weights, or None for the first that is at hand.
+        temperature: Of the softmax of networks with the 1000 classification outputs.
+        device: `auto` takes a GPU if there is one.
+        num_proposals: Boxes scored in each image, best-ranked first; None scores all.
+        proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
+        classes: Names of the classes to report; None reports all.
+        seed: Of the ranking of the proposals.
+        proposals: Further arguments of `proposals.SelectiveSearch`.
+    """
+
+    weights: str | None = None
+    temperature: float = 1.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_proposals: int | None = 400
+    proposal_files: list[str] | None = None
+    classes: list[str] | None = None
+    seed: int = 0
+    context: int = _default("context")
+    nms_iou: float = _default("nms_iou")
+    score_threshold: float = _default("score_threshold")
+    max_detections: int = _default("max_detections")
+    batch_size: int = _default("batch_size")
+    proposals: dict[str, Any] = field(default_factory=dict)
+
+    def what_decides_the_result(self) -> dict[str, Any]:
+        """All but what only decides where and how fast the work is done."""
+        bystanders = {"device", "batch_size"}
+        return {name: value for name, value in asdict(self).items() if name not in bystanders}
+
+
+def build_detector(config: DetectorConfig) -> RCNN:
+    """The detector of a configuration.
+
+    Raises:
+        OSError: Weights that are missing or cannot be read.
+        ValueError: A value that makes no sense, an unknown class, a device that is not there.
+    """
+    network = load_weights(find_weights(config.weights), temperature=config.temperature)
+    return RCNN(
+        proposals=SelectiveSearch(**config.proposals, max_boxes=config.num_proposals, seed=config.seed),
+        network=network,
+        labels=None if config.classes is None else labels_of(config.classes, network.classes),
+        context=config.context,
+        nms_iou=config.nms_iou,
+        score_threshold=config.score_threshold,
+        max_detections=config.max_detections,
+        batch_size=config.batch_size,
+        device=choose_device(config.device),
+    )
+
+
+def stored_boxes(config: DetectorConfig) -> Callable[[str], np.ndarray] | None:
+    """Look-up of boxes (N, 4) by an image's name in the configuration's proposal files, if it has any.
+
+    The look-up raises `ValueError` for an image that they do not hold.
+    """
+    if config.proposal_files is None:
+        return None
+    stored = ProposalFile(config.proposal_files)
+    return lambda name: stored.boxes(name)[: config.num_proposals]
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device of that name, if this machine has it."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: PyTorch finds no CUDA GPU on this machine; use --device cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def labels_of(names: Iterable[str], classes: tuple[DetectionClass, ...]) -> list[int]:
+    """The labels of classes called by name, by WordNet id, or by a word that only one name contains.
+
+    Raises:
+        ValueError: No such class, or more than one; the message names the nearest.
+    """
+    by_name = {kind.name.lower(): label for label, kind in enumerate(classes)}
+    by_wnid = {kind.wnid: label for label, kind in enumerate(classes) if kind.wnid}
+    labels = []
+    for name in names:
+        wanted = name.strip().lower()
+        if wanted in by_name:
+            labels.append(by_name[wanted])
+        elif wanted in by_wnid:
+            labels.append(by_wnid[wanted])
+        else:
+            containing = [known for known in by_name if wanted and wanted in re.split(r"\W+", known)]
+            if len(containing) != 1:
+                near = containing or difflib.get_close_matches(wanted, by_name, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {len(classes)} others"
+                problem = (
+                    "more than one class has this word" if containing else "the detector has no such class"
+                )
+                raise ValueError(f"class {name!r}: {problem}; {hint}")
+            labels.append(by_name[containing[0]])
+    return labels

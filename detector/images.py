@@ -1,0 +1,117 @@
+"""Image files in, RGB pixels out, whatever the file was."""
+
+import glob
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image to work on: where it lies, and the name it goes by in results."""
+
+    path: Path
+    name: str
+
+
+def find_images(patterns: Iterable[str]) -> list[ImageFile]:
+    """Files, folders (searched with their sub-folders) and glob patterns -> images, each once.
+
+    The order is that of `patterns`, and by name within a folder or a glob. Images found in a folder go by
+    their path inside it, the others by their path as given. A file named explicitly is taken whatever its
+    suffix is, and whether or not it exists: what is wrong with it shows when it is read.
+
+    Raises:
+        ValueError: A folder or a glob without images.
+    """
+    images: dict[Path, ImageFile] = {}
+
+    def add(path: Path, name: Path) -> None:
+        images.setdefault(path.absolute(), ImageFile(path, name.as_posix()))
+
+    for pattern in patterns:
+        if Path(pattern).is_dir():
+            matches = _images_below(Path(pattern))
+            if not matches:
+                raise ValueError(f"{pattern}: no images in this folder (looked for {_known_suffixes()})")
+            for path in matches:
+                add(path, path.relative_to(pattern))
+        elif Path(pattern).exists() or not glob.has_magic(pattern):
+            add(Path(pattern), Path(pattern))
+        else:
+            paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+            matches = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+            if not matches:
+                raise ValueError(f"{pattern}: matches no images (looked for {_known_suffixes()})")
+            for path in matches:
+                add(path, path)
+    return list(images.values())
+
+
+def _images_below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _known_suffixes() -> str:
+    return " ".join(sorted(SUFFIXES))
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read any image Pillow can, the way it looks on a screen: RGB uint8 (H, W, 3).
+
+    Turned by its EXIF orientation; transparency over white; 16 bit and floating point brought to 8 bit;
+    CMYK, palette and grey converted; of an animation the first frame.
+
+    Raises:
+        OSError: No such file, or not an image that can be read to its end.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, not an image")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        empty = path.stat().st_size == 0
+        raise OSError(f"{path}: {'the file is empty' if empty else 'not an image'}") from None
+    except Image.DecompressionBombError:
+        raise OSError(f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too large") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's ways to say "damaged"
+        if isinstance(error, PermissionError):
+            raise
+        raise OSError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I") or image.mode == "F":  # one channel deeper than 8 bit: Pillow would clip it
+        return np.repeat(_to_8_bit(np.asarray(image))[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """Grey pixels of unknown depth (H, W) -> uint8: 0..255 and 0..65535 as such, anything else stretched."""
+    values = np.nan_to_num(pixels.astype(np.float64))
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 255 and pixels.dtype != np.uint16:
+        return values.round().astype(np.uint8)
+    if low >= 0 and high <= 65535:
+        return (values / 257).round().astype(np.uint8)
+    return ((values - low) * (255 / (high - low))).round().astype(np.uint8)

@@ -1,0 +1,238 @@
+"""Detecting in many images: numbered, resumable, and not stopped by one that cannot be read."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+
+from detector.command_line import one_sentence
+from detector.detections import FILE_NAMES, Detections, Format, save
+from detector.images import ImageFile, read_image
+from detector.rcnn import RCNN
+from detector.taxonomy import DetectionClass
+from eval.atomic import temporary_name
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image of a job: its file, its number in result files, and where its picture goes."""
+
+    image: ImageFile
+    image_id: int
+    picture: Path
+
+
+@dataclass
+class Report:
+    """How a job went: the result file (None if no image could be read) and, by image, what failed."""
+
+    result: Path | None = None
+    finished: int = 0
+    resumed: int = 0
+    detections: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def plan(
+    images: Sequence[ImageFile], output: Path, indices: Mapping[str, int] | None = None
+) -> tuple[list[Task], dict[str, str]]:
+    """Number the images and name their pictures.
+
+    Args:
+        indices: Number of each image by its file name without suffix (an ILSVRC image list); without it images
+            are numbered from 1 in their order.
+
+    Returns:
+        The tasks, and by image why it got none.
+    """
+    tasks: list[Task] = []
+    failures: dict[str, str] = {}
+    taken: set[Path] = set()
+    numbered: dict[int, str] = {}
+    for position, image in enumerate(images, start=1):
+        image_id = position if indices is None else indices.get(image.path.stem)
+        if image_id is None:
+            failures[image.name] = f"{image.name}: is not in the image list"
+        elif image_id in numbered:
+            failures[image.name] = f"{image.name}: has the same index {image_id} as {numbered[image_id]}"
+        else:
+            numbered[image_id] = image.name
+            tasks.append(Task(image, image_id, _picture(output, image, taken)))
+    return tasks, failures
+
+
+def _picture(output: Path, image: ImageFile, taken: set[Path]) -> Path:
+    """`<output>/<name>_detections.jpg`, numbered where two images share a name."""
+    path, count = output / f"{image.path.stem}_detections.jpg", 1
+    while path in taken:
+        count += 1
+        path = output / f"{image.path.stem}_detections-{count}.jpg"
+    taken.add(path)
+    return path
+
+
+def run_job(
+    detector: RCNN,
+    tasks: Iterable[Task],
+    *,
+    output: Path,
+    format: Format,
+    settings: Mapping[str, Any],
+    boxes_of: Callable[[str], np.ndarray] | None = None,
+    resume: bool = False,
+    pictures: bool = True,
+    on_image: Callable[[Task], None] = lambda task: None,
+    on_regions: Callable[[int, int], None] = lambda done, total: None,
+    on_failure: Callable[[str], None] = lambda sentence: None,
+) -> Report:
+    """Detect in every image and write one result file, plus a picture of each image's detections.
+
+    What is done is noted in a journal beside the result, image by image. The result itself appears only when
+    the job has come to its end, and the journal goes.
+
+    Args:
+        settings: What the result depends on; a journal of other settings is not resumed.
+        boxes_of: Look-up of stored proposals by an image's name; without it the detector makes its own.
+        resume: Go on where a job that was stopped had come to.
+        on_image: Called before each image, also one that was done before.
+        on_regions: Called with the numbers of regions done and to do in the image.
+        on_failure: Called with one sentence for each image that fails.
+
+    Raises:
+        ValueError: `resume`, and the journal is of a job with other settings.
+    """
+    report = Report()
+    found: list[Detections] = []
+    with Journal(
+        output / "detections.unfinished.jsonl", settings, detector.network.classes, resume
+    ) as journal:
+        for task in tasks:
+            on_image(task)
+            done = journal.done.get((task.image_id, task.image.name))
+            if done is None:
+                try:
+                    done = _detect(detector, task, boxes_of, pictures, on_regions)
+                except (OSError, ValueError) as error:
+                    report.failures[task.image.name] = one_sentence(error)
+                    on_failure(one_sentence(error))
+                    continue
+                journal.append(done)
+                report.finished += 1
+            else:
+                report.resumed += 1
+            found.append(done)
+            report.detections += len(done)
+    if found:
+        report.result = output / FILE_NAMES[format]
+        save(found, report.result, format)
+    journal.path.unlink()
+    return report
+
+
+def _detect(
+    detector: RCNN,
+    task: Task,
+    boxes_of: Callable[[str], np.ndarray] | None,
+    picture: bool,
+    on_regions: Callable[[int, int], None],
+) -> Detections:
+    with detector.timer.stage("read"):
+        image = read_image(task.image.path)
+        boxes = boxes_of(task.image.name) if boxes_of else None
+    detections = detector(image, boxes=boxes, progress=on_regions)
+    detections.image_name, detections.image_id = task.image.name, task.image_id
+    if picture:
+        with detector.timer.stage("draw"), temporary_name(task.picture) as temporary:
+            Image.fromarray(detections.draw(image)).save(temporary, quality=90)
+    return detections
+
+
+class Journal:
+    """The detections of each finished image, a line each, so that a stopped job loses only one image.
+
+    Args:
+        path: The journal's file; an earlier one is continued if `resume`, else replaced.
+        settings: Stored in the first line, and compared when resuming.
+        classes: Of the detections.
+    """
+
+    def __init__(
+        self, path: Path, settings: Mapping[str, Any], classes: tuple[DetectionClass, ...], resume: bool
+    ) -> None:
+        self.path = path
+        self.classes = classes
+        self.done: dict[tuple[int, str], Detections] = {}
+        self._header = json.dumps({"settings": settings}, sort_keys=True)
+        self._complete_bytes = self._read() if resume and path.is_file() else 0
+        self._file: TextIO
+
+    def __enter__(self) -> "Journal":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._complete_bytes:
+            with self.path.open("r+b") as file:
+                file.truncate(self._complete_bytes)  # the last line may be cut short
+            self._file = self.path.open("a", encoding="utf-8")
+        else:
+            self._file = self.path.open("w", encoding="utf-8")
+            self._write(self._header)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def append(self, detections: Detections) -> None:
+        """Note one finished image."""
+        record = {
+            "image_id": detections.image_id,
+            "image_name": detections.image_name,
+            "width": detections.width,
+            "height": detections.height,
+            # float32 has at most 9 significant digits, which JSON keeps: what is read is what was written
+            "boxes": detections.boxes.tolist(),
+            "scores": detections.scores.tolist(),
+            "labels": detections.labels.tolist(),
+        }
+        self._write(json.dumps(record))
+
+    def _write(self, line: str) -> None:
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def _read(self) -> int:
+        """Fill `done`; returns the length in bytes of the complete lines."""
+        length = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    break
+                if number == 0:
+                    self._check(line.decode("utf-8").rstrip("\n"))
+                else:
+                    record = json.loads(line)
+                    self.done[record["image_id"], record["image_name"]] = Detections(
+                        boxes=np.array(record.pop("boxes"), np.float32).reshape(-1, 4),
+                        scores=np.array(record.pop("scores"), np.float32),
+                        labels=np.array(record.pop("labels"), np.int64),
+                        classes=self.classes,
+                        **record,
+                    )
+                length += len(line)
+        return length
+
+    def _check(self, header: str) -> None:
+        if header == self._header:
+            return
+        try:
+            before = json.loads(header)["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{self.path}: is not a journal of a stopped job; move it away") from None
+        now = json.loads(self._header)["settings"]
+        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+        raise ValueError(
+            f"{self.path}: the stopped job had other settings ({', '.join(changed)});"
+            " use the same ones, or start again without --resume"
+        )

@@ -1,0 +1,39 @@
+"""The options of a detector, for every command line that has one."""
+
+from dataclasses import fields
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+
+from detector.command_line import ArgumentParser
+from detector.configuration import DetectorConfig
+from proposals import SelectiveSearch
+
+
+def add_detector_options(parser: ArgumentParser) -> None:
+    """Add an option for every field of `DetectorConfig`, which also gives the defaults."""
+    defaults = DetectorConfig()
+
+    def option(name: str, type_: Any, text: str, **more: Any) -> None:
+        field = name.removeprefix("--").replace("-", "_")
+        parser.add_argument(name, type=type_, default=getattr(defaults, field), help=text, **more)
+
+    option("--weights", str | None, "a weights file, `torchvision` or `bvlc`; default: the first at hand")
+    option("--classes", str, "report only these", nargs="+", metavar="NAME")
+    option("--score-threshold", float, "lowest score to report")
+    option("--max-detections", int, "most detections of an image")
+    option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
+    option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
+    option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
+    option("--context", int, "pixels around a region of 224x224")
+    option("--temperature", float, "of the softmax of classification networks (zero-shot)")
+    option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")
+    option("--batch-size", int, "regions the network sees at a time")
+    option("--seed", int, "of the ranking of proposals")
+    parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
+
+
+def detector_config(arguments: Namespace, **changes: Any) -> DetectorConfig:
+    """The parsed options of a detector, other options left out, as a configuration with `changes`."""
+    values = arguments.as_dict()
+    return DetectorConfig(**{field.name: values[field.name] for field in fields(DetectorConfig)} | changes)

@@ -1,0 +1,27 @@
+"""Where the seconds go: one clock a stage of the pipeline."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StageTimer:
+    """Adds up the wall time of named stages and counts what they worked on."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block; a stage may run any number of times."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def count(self, name: str, number: int) -> None:
+        """Add to a count."""
+        self.counts[name] += number

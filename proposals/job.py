@@ -1,0 +1,127 @@
+"""Proposals of many images: in shards, on all cores, stopped and resumed at will, on one machine or many."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proposals.files import Proposals, by_rank, find_shards, merged, read_shard, write_shard
+
+Image = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+
+IMAGES_PER_SHARD = 200
+_WAYS_OUT = "overwrite it or choose another folder"
+
+
+class ShardPlan(NamedTuple):
+    """A shard to make: its file, and the image files by the names they will have in it."""
+
+    path: Path
+    images: dict[str, Path]
+
+
+def plan(
+    images: Mapping[str, Path], output: Path, images_per_shard: int = IMAGES_PER_SHARD
+) -> list[ShardPlan]:
+    """Divide images into shards `proposals-00001-of-00007.npz` in the folder `output`, in their order."""
+    if images_per_shard < 1:
+        raise ValueError(f"images per shard are {images_per_shard}: expected at least 1")
+    names = list(images)
+    starts = range(0, len(names), images_per_shard)
+    return [
+        ShardPlan(
+            output / f"proposals-{number:05}-of-{len(starts):05}.npz",
+            {name: images[name] for name in names[start : start + images_per_shard]},
+        )
+        for number, start in enumerate(starts, start=1)
+    ]
+
+
+def check_output(shards: Sequence[ShardPlan], settings: Mapping[str, Any], overwrite: bool) -> None:
+    """See that the shards already in the output folder are of this job; with `overwrite`, remove them.
+
+    Raises:
+        ValueError: they are of other images or other settings.
+    """
+    if not shards:
+        raise ValueError("no images to propose boxes for")
+    planned = {shard.path: shard for shard in shards}
+    for path in sorted(shards[0].path.parent.glob("proposals-*-of-*.npz")):
+        if overwrite:
+            path.unlink()
+            continue
+        if path not in planned:
+            raise ValueError(f"{path}: left by a job with other images; {_WAYS_OUT}")
+        existing = read_shard(path)
+        if existing.settings != settings:
+            raise ValueError(f"{path}: made with other settings; {_WAYS_OUT}")
+        strangers = set(existing.names) - set(planned[path].images)
+        if strangers:
+            raise ValueError(f"{path}: holds {min(strangers)}, not an image of this job; {_WAYS_OUT}")
+
+
+def run_shard(
+    shard: ShardPlan,
+    search: Callable[[Image], Boxes],
+    read: Callable[[Path], Image],
+    settings: Mapping[str, Any],
+    *,
+    workers: int = 1,
+    on_image: Callable[[], None] = lambda: None,
+    on_failure: Callable[[str, Exception], None] = lambda name, error: None,
+) -> int:
+    """Make one shard, or what is missing of it.
+
+    Args:
+        shard: what to make.
+        search: image -> ranked boxes; called from several threads.
+        read: file -> RGB image.
+        settings: noted in the file.
+        workers: images worked on at a time.
+        on_image: called after each image of the shard, whether new, there before, or failed.
+        on_failure: called with the name and the error (OSError or ValueError) of an image; it is left out of
+            the shard and tried again by the next run.
+
+    Returns:
+        The number of images that failed.
+    """
+    done = merged([read_shard(shard.path)]) if shard.path.exists() else {}
+    missing = {name: path for name, path in shard.images.items() if name not in done}
+    for _ in done:
+        on_image()
+
+    def propose(path: Path) -> Proposals | OSError | ValueError:
+        try:
+            return by_rank(search(read(path)))
+        except (OSError, ValueError) as error:
+            return error
+
+    failed = 0
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for name, result in zip(missing, pool.map(propose, missing.values()), strict=True):
+            if isinstance(result, Proposals):
+                done[name] = result
+            else:
+                failed += 1
+                on_failure(name, result)
+            on_image()
+    finally:
+        pool.shutdown(cancel_futures=True)  # when interrupted, without the images that wait
+    if len(missing) > failed or not shard.path.exists():
+        write_shard(shard.path, {name: done[name] for name in shard.images if name in done}, settings)
+    return failed
+
+
+def is_complete(shards: Sequence[ShardPlan]) -> bool:
+    """Whether every shard has been made, here or on another machine that shares the folder."""
+    return all(shard.path.exists() for shard in shards)
+
+
+def collect(shards: Sequence[ShardPlan]) -> dict[str, Proposals]:
+    """The proposals of all images of finished shards."""
+    return merged(read_shard(path) for path in find_shards([shard.path for shard in shards]))

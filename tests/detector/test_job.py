@@ -1,0 +1,163 @@
+"""Many images: numbering, resuming, and what happens when some cannot be read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.detections import Format
+from detector.images import ImageFile, find_images
+from detector.job import Report, Task, plan, run_job
+from detector.rcnn import RCNN
+
+SETTINGS = {"nms_iou": 0.3, "seed": 0}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(5):
+        image = np.zeros((40 + index, 60, 3), np.uint8)
+        image[:10, :15] = (255, 0, 0)
+        Image.fromarray(image).save(folder / f"{index}.png")
+    return folder
+
+
+def tasks(photos: Path, output: Path) -> list[Task]:
+    return plan(find_images([str(photos)]), output)[0]
+
+
+def run(
+    detector: RCNN,
+    photos: Path,
+    output: Path,
+    format: Format = "coco",
+    resume: bool = False,
+    on_image: Callable[[Task], None] = lambda task: None,
+    on_failure: Callable[[str], None] = lambda sentence: None,
+) -> Report:
+    return run_job(
+        detector,
+        tasks(photos, output),
+        output=output,
+        format=format,
+        settings=SETTINGS,
+        resume=resume,
+        on_image=on_image,
+        on_failure=on_failure,
+    )
+
+
+def kill_at(image: str) -> Callable[[Task], None]:
+    def on_image(task: Task) -> None:
+        if task.image.name == image:
+            raise Killed
+
+    return on_image
+
+
+def test_writes_a_result_and_pictures(colour_detector: RCNN, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    report = run(colour_detector, photos, output)
+    assert report.finished == 5 and report.resumed == 0 and report.failures == {}
+    assert report.result == output / "detections.json"
+    content = json.loads(report.result.read_text())
+    assert [image["file_name"] for image in content["images"]] == [f"{i}.png" for i in range(5)]
+    assert {annotation["category_id"] for annotation in content["annotations"]} == {3}
+    assert sorted(path.name for path in output.iterdir()) == [
+        *(f"{i}_detections.jpg" for i in range(5)),
+        "detections.json",
+    ]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+@pytest.mark.parametrize("format", ["coco", "csv", "ilsvrc"])
+def test_a_stopped_job_resumes_to_the_same_file(
+    colour_detector: RCNN, photos: Path, tmp_path: Path, cut: int, format: Format
+) -> None:
+    """Killed between images, or in the middle of writing a line of the journal."""
+    whole = run(colour_detector, photos, tmp_path / "whole", format).result
+    output = tmp_path / "out"
+    with pytest.raises(Killed):
+        run(colour_detector, photos, output, format, on_image=kill_at("3.png"))
+    journal = output / "detections.unfinished.jsonl"
+    assert not any(path.name.startswith("detections.") for path in output.iterdir() if path != journal)
+    journal.write_bytes(journal.read_bytes()[: -cut or None])
+
+    report = run(colour_detector, photos, output, format, resume=True)
+    assert (report.resumed, report.finished) == ((3, 2) if cut == 0 else (2, 3))
+    assert whole and report.result and report.result.read_bytes() == whole.read_bytes()
+    assert not journal.exists()
+
+
+def test_without_resume_a_job_starts_again(colour_detector: RCNN, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(colour_detector, photos, tmp_path / "out", on_image=kill_at("3.png"))
+    assert run(colour_detector, photos, tmp_path / "out").finished == 5
+
+
+def test_resuming_with_other_settings_is_refused(colour_detector: RCNN, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(Killed):
+        run(colour_detector, photos, output, on_image=kill_at("3.png"))
+    with pytest.raises(ValueError, match=r"other settings \(nms_iou\)"):
+        run_job(
+            colour_detector,
+            tasks(photos, output),
+            output=output,
+            format="coco",
+            settings=SETTINGS | {"nms_iou": 0.5},
+            resume=True,
+        )
+    (output / "detections.unfinished.jsonl").write_text("something else\n")
+    with pytest.raises(ValueError, match="not a journal"):
+        run(colour_detector, photos, output, resume=True)
+
+
+def test_one_unreadable_image_does_not_stop_the_rest(
+    colour_detector: RCNN, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "2.png").write_bytes(b"no image")
+    sentences: list[str] = []
+    report = run(colour_detector, photos, tmp_path / "out", on_failure=sentences.append)
+    assert report.finished == 4 and list(report.failures) == ["2.png"]
+    assert sentences == [f"{photos / '2.png'}: not an image"]
+
+
+def test_if_nothing_can_be_read_nothing_is_written(
+    colour_detector: RCNN, photos: Path, tmp_path: Path
+) -> None:
+    for path in photos.iterdir():
+        path.write_bytes(b"")
+    report = run(colour_detector, photos, tmp_path / "out")
+    assert report.result is None and len(report.failures) == 5
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_image_list_gives_the_numbers(tmp_path: Path) -> None:
+    images = [ImageFile(Path(name), name) for name in ("b.jpg", "x.jpg", "a.png", "a.jpg")]
+    planned, failures = plan(images, tmp_path, {"a": 12, "b": 34})
+    assert [(task.image.name, task.image_id) for task in planned] == [("b.jpg", 34), ("a.png", 12)]
+    assert failures == {
+        "x.jpg": "x.jpg: is not in the image list",
+        "a.jpg": "a.jpg: has the same index 12 as a.png",
+    }
+
+
+def test_images_of_the_same_name_get_pictures_of_their_own(tmp_path: Path) -> None:
+    images = [ImageFile(Path(name), name) for name in ("a/x.jpg", "b/x.jpg", "b/x.png")]
+    planned, _ = plan(images, tmp_path)
+    assert [task.picture.name for task in planned] == [
+        "x_detections.jpg",
+        "x_detections-2.jpg",
+        "x_detections-3.jpg",
+    ]
+    assert [task.image_id for task in planned] == [1, 2, 3]

@@ -1,0 +1,84 @@
+"""Suppression against a plain statement of it, with ties, duplicates and nothing at all."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector.nms import best_detections
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common
+    return float(np.float32(common) / np.float32(union))  # boxes are float32, and so is their IoU
+
+
+def plain(
+    boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, score_threshold: float, most: int
+) -> list[tuple[int, int]]:
+    """Go through every (box, label) by descending score; keep what no kept one of its label overlaps."""
+    candidates = sorted(
+        ((box, label) for box in range(scores.shape[0]) for label in range(scores.shape[1])),
+        key=lambda pair: -scores[pair],
+    )
+    kept: list[tuple[int, int]] = []
+    for box, label in candidates:
+        if scores[box, label] >= score_threshold and all(
+            label != other or iou(boxes[box], boxes[better]) <= iou_threshold for better, other in kept
+        ):
+            kept.append((box, label))
+    return kept[:most]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    num_boxes=st.integers(0, 25),
+    num_classes=st.integers(1, 4),
+    levels=st.sampled_from([1, 3, 1000]),  # few levels: many ties
+    most=st.integers(1, 30),
+    score_threshold=st.sampled_from([0.0, 0.4, 1.1]),
+    iou_threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_equals_the_plain_one(
+    num_boxes: int,
+    num_classes: int,
+    levels: int,
+    most: int,
+    score_threshold: float,
+    iou_threshold: float,
+    seed: int,
+) -> None:
+    generator = np.random.default_rng(seed)
+    corners = generator.integers(0, 12, (num_boxes, 2))  # few positions: many duplicates
+    boxes = np.concatenate([corners, corners + generator.integers(1, 8, (num_boxes, 2))], axis=1)
+    scores = generator.integers(0, levels + 1, (num_boxes, num_classes)) / levels
+    chosen, labels = best_detections(
+        torch.from_numpy(boxes).float(),
+        torch.from_numpy(scores).float(),
+        iou_threshold=iou_threshold,
+        score_threshold=score_threshold,
+        max_detections=most,
+    )
+    expected = plain(boxes, scores.astype(np.float32), iou_threshold, score_threshold, most)
+    assert list(zip(chosen.tolist(), labels.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_looks_beyond_the_first_candidates_when_these_suppress_each_other(most: int) -> None:
+    crowd = np.tile([0.0, 0, 10, 10], (500, 1))  # far more than a first look of 20 * most
+    apart = np.array([[100.0 * i, 50, 100 * i + 10, 60] for i in range(1, 10)])
+    boxes = np.concatenate([crowd, apart])
+    scores = np.concatenate([np.linspace(0.9, 0.8, 500), np.linspace(0.7, 0.6, 9)])[:, None]
+    chosen, _ = best_detections(
+        torch.from_numpy(boxes),
+        torch.from_numpy(scores),
+        iou_threshold=0.3,
+        score_threshold=0,
+        max_detections=most,
+    )
+    assert chosen.tolist() == [0, *range(500, 509)][:most]

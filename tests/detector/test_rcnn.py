@@ -1,0 +1,109 @@
+"""The pipeline as a whole: what it finds, what cannot change the result, and its speed clocks."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from detector.googlenet import GoogLeNet
+from detector.rcnn import RCNN
+from detector.region_classifier import Normalize, Preprocessing, RegionClassifier
+from detector.taxonomy import DET200, ZeroShotScores
+from proposals import SelectiveSearch
+
+
+def test_finds_the_red_square(colour_detector: RCNN, red_square: np.ndarray) -> None:
+    found = colour_detector(red_square)
+    assert found.class_names == ["red"]
+    assert found.boxes.tolist() == [[30, 40, 60, 60]]
+    assert 0.99 < found.scores[0] <= 1
+    assert (found.width, found.height) == (120, 80)
+    assert colour_detector.timer.counts["boxes"] == 17
+    assert set(colour_detector.timer.seconds) == {"proposals", "crop", "network", "NMS"}
+
+
+def test_overlapping_detections_of_a_class_are_suppressed(colour_detector: RCNN) -> None:
+    red = np.zeros((80, 120, 3), np.uint8)
+    red[..., 0] = 255
+    colour_detector.nms_iou = 0.05  # the whole image overlaps each of its 16 tiles by 1/16
+    assert len(colour_detector(red)) == 16  # all score alike, so the earlier, the tiles, win
+    colour_detector.nms_iou = 0.1
+    assert len(colour_detector(red)) == 17
+    colour_detector.max_detections = 3
+    assert len(colour_detector(red)) == 3
+
+
+def test_nothing_found_is_an_empty_result(colour_detector: RCNN) -> None:
+    found = colour_detector(np.zeros((40, 40, 3), np.uint8))
+    assert len(found) == 0 and found.boxes.shape == (0, 4) and found.class_names == []
+
+
+def test_no_proposals(colour_detector: RCNN, red_square: np.ndarray) -> None:
+    colour_detector.proposals = lambda image: np.empty((0, 4), np.float32)
+    assert len(colour_detector(red_square)) == 0
+
+
+def test_only_the_labels_asked_for(colour_detector: RCNN, red_square: np.ndarray) -> None:
+    red_square[:20, :30] = (0, 0, 255)
+    assert sorted(colour_detector(red_square).class_names) == ["blue", "red"]
+    colour_detector.labels = [2]
+    found = colour_detector(red_square)
+    assert found.class_names == ["blue"] and found.boxes.tolist() == [[0, 0, 30, 20]]
+
+
+def test_progress_reaches_the_number_of_boxes(colour_detector: RCNN, red_square: np.ndarray) -> None:
+    seen: list[tuple[int, int]] = []
+    colour_detector.batch_size = 5
+    colour_detector(red_square, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 17), (5, 17), (10, 17), (15, 17), (17, 17)]
+
+
+def test_zero_of_something_is_refused(colour_detector: RCNN) -> None:
+    parts = {"proposals": colour_detector.proposals, "network": colour_detector.network}
+    with pytest.raises(ValueError, match="max_detections is 0"):
+        RCNN(**parts, max_detections=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        RCNN(**parts, batch_size=0)  # type: ignore[arg-type]
+
+
+def test_normalize_follows_the_record() -> None:
+    pixels = torch.tensor([10, 20, 30], dtype=torch.uint8)[None, :, None, None]
+    bgr = Normalize(Preprocessing("BGR", scale=1.0, mean=(4.0, 5.0, 6.0), std=(1.0, 2.0, 4.0)))
+    assert bgr(pixels).flatten().tolist() == [26.0, 7.5, 1.0]
+    rgb = Normalize(Preprocessing("RGB", scale=0.1, mean=(1.0, 1.0, 1.0)))
+    torch.testing.assert_close(rgb(pixels).flatten(), torch.tensor([0.0, 1.0, 2.0]))
+    assert Preprocessing("BGR", scale=0.5, mean=(1.0, 2.0, 3.0)).mean_colour() == (6.0, 4.0, 2.0)
+
+
+def googlenet_detector(batch_size: int, num_threads: int) -> RCNN:
+    """The real network with random weights and the real proposals."""
+    torch.manual_seed(0)
+    network = GoogLeNet()
+    nn.init.normal_(network.classifier.weight, std=0.5)
+    return RCNN(
+        proposals=SelectiveSearch(max_boxes=21, num_threads=num_threads),
+        network=RegionClassifier(
+            network=network,
+            preprocessing=Preprocessing("BGR", scale=1 / 64, mean=(1.6, 1.8, 1.9), size=96),
+            class_scores=ZeroShotScores(),
+            classes=DET200,
+        ),
+        context=6,
+        score_threshold=0.0,
+        batch_size=batch_size,
+    )
+
+
+def test_batch_size_and_threads_change_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    image[20:60, 30:80] //= 4
+    expected = googlenet_detector(1, num_threads=1)(image)
+    threads = torch.get_num_threads()
+    try:
+        for batch_size, num_threads in [(4, 1), (16, 2), (64, 1)]:
+            torch.set_num_threads(num_threads)
+            found = googlenet_detector(batch_size, num_threads)(image)
+            assert (found.boxes == expected.boxes).all() and (found.labels == expected.labels).all()
+            assert np.abs(found.scores - expected.scores).max() < 1e-4
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,220 @@
+"""Selective search as a whole: modes, ranking, resizing, determinism and images that break things."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from proposals import SelectiveSearch, Strategy
+from proposals.selective_search import rank
+from proposals.strategies import Mode, strategies_of
+
+TREE = st.lists(st.integers(0, 5), min_size=1, max_size=9)
+
+
+def scene(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
+    """Rectangles and a disc on a textured ground."""
+    generator = np.random.default_rng(1)
+    image = generator.normal(90, 6, (height, width, 3))
+    image[height // 6 : height // 2, width // 8 : width // 3] = (200, 40, 40)
+    image[height // 3 : height - 8, width // 2 : width - 20] = (40, 60, 190)
+    ys, xs = np.mgrid[:height, :width]
+    image[(ys - height * 0.7) ** 2 + (xs - width * 0.25) ** 2 < (height / 6) ** 2] = (240, 220, 60)
+    return (image + generator.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def check(boxes: NDArray[np.float32], image: NDArray[np.uint8]) -> None:
+    height, width = image.shape[:2]
+    assert boxes.dtype == np.float32 and boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) >= 1
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
+    assert (boxes[:, :2] < boxes[:, 2:]).all()
+    assert len(np.unique(boxes, axis=0)) == len(boxes)
+
+
+@pytest.mark.parametrize("mode", ["single", "fast", "quality"])
+def test_every_mode_finds_the_objects(mode: Mode) -> None:
+    image = scene()
+    boxes = SelectiveSearch(mode=mode)(image)
+    check(boxes, image)
+    for x1, y1, x2, y2 in [(20, 20, 53, 60), (80, 40, 140, 112), (20, 64, 60, 104), (0, 0, 160, 120)]:
+        overlap = np.minimum(boxes[:, 2:], (x2, y2)) - np.maximum(boxes[:, :2], (x1, y1))
+        shared = overlap.clip(0).prod(axis=1)
+        areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (x2 - x1) * (y2 - y1)
+        assert (shared / (areas - shared)).max() > 0.85, (x1, y1, x2, y2)
+
+
+def test_modes_are_the_paper_s() -> None:
+    assert [len(strategies_of(mode)) for mode in ("single", "fast", "quality")] == [1, 8, 80]
+    assert len(set(strategies_of("quality"))) == 80
+    assert set(strategies_of("single")) < set(strategies_of("fast")) < set(strategies_of("quality"))
+
+
+def test_threads_do_not_change_anything() -> None:
+    image = scene(90, 140)
+    for strategies in (strategies_of("fast"), strategies_of("quality")[::7]):
+        results = [
+            SelectiveSearch(strategies=strategies, num_threads=threads)(image) for threads in (1, 2, 5, 1)
+        ]
+        for result in results[1:]:
+            np.testing.assert_array_equal(result, results[0])
+
+
+def test_the_seed_orders_the_same_boxes() -> None:
+    image = scene()
+    first, same, other = (SelectiveSearch(mode="single", seed=seed)(image) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+    assert {tuple(box) for box in first.tolist()} == {tuple(box) for box in other.tolist()}
+
+
+def test_max_boxes_keeps_the_best_ranked() -> None:
+    image = scene()
+    np.testing.assert_array_equal(SelectiveSearch(max_boxes=7)(image), SelectiveSearch()(image)[:7])
+
+
+def test_superpixel_scale_gives_fewer_boxes() -> None:
+    image = scene(300, 400)
+    assert 0 < len(SelectiveSearch(superpixel_scale=4)(image)) < len(SelectiveSearch()(image))
+    strategy = Strategy(k=100)
+    np.testing.assert_array_equal(
+        SelectiveSearch(strategies=[strategy], superpixel_scale=2)(image),
+        SelectiveSearch(strategies=[replace(strategy, k=200)])(image),
+    )
+
+
+def test_strategies_may_come_from_a_file() -> None:
+    image = scene()
+    written = {"colour_space": "Lab", "similarity": "S+F", "k": 80.0}
+    np.testing.assert_array_equal(
+        SelectiveSearch(strategies=[written])(image),
+        SelectiveSearch(strategies=[Strategy(colour_space="Lab", similarity="S+F", k=80)])(image),
+    )
+
+
+def test_min_box_side_is_in_pixels_of_the_resized_image() -> None:
+    image = scene(60, 100)
+    everything = SelectiveSearch(min_box_side=0)(image)
+    large = SelectiveSearch(min_box_side=50)(image)
+    sides = (everything[:, 2:] - everything[:, :2]) * 5  # resized to 500 x 300
+    np.testing.assert_array_equal(large, everything[(sides >= 50 - 1e-3).all(axis=1)])
+    assert 0 < len(large) < len(everything)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(1, 1), (1, 2), (2, 1), (1, 37), (37, 1), (1, 5000), (5000, 1), (20, 1000), (1000, 20), (3, 3)],
+)
+@pytest.mark.parametrize("resize_width", [500, None])
+def test_strange_sizes(height: int, width: int, resize_width: int | None) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    for seen in (image, np.full_like(image, 77), np.repeat(image[..., :1], 3, axis=2)):
+        boxes = SelectiveSearch(mode="fast", resize_width=resize_width)(seen)
+        check(boxes, seen)
+        assert [0, 0, width, height] in boxes.tolist()
+
+
+def test_a_constant_image_is_one_box() -> None:
+    for value in (0, 128, 255):
+        image = np.full((50, 70, 3), value, np.uint8)
+        assert SelectiveSearch(mode="quality")(image).tolist() == [[0, 0, 70, 50]]
+
+
+def test_a_huge_image_costs_what_a_small_one_costs() -> None:
+    image = np.zeros((6000, 8000, 3), np.uint8)
+    image[1000:4000, 2000:5000] = (250, 80, 10)
+    boxes = SelectiveSearch(mode="single")(image)
+    check(boxes, image)
+    assert np.abs(boxes - (2000, 1000, 5000, 4000)).max(axis=1).min() <= 32  # 2 pixels of 500
+
+
+def test_layout_of_the_array_does_not_matter() -> None:
+    image = scene()
+    flipped = np.ascontiguousarray(image[:, ::-1])[:, ::-1]
+    flipped.flags.writeable = False
+    np.testing.assert_array_equal(SelectiveSearch()(flipped), SelectiveSearch()(image))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=4), st.integers(0, 99)
+)
+def test_ranking_is_position_times_random(trees: list[list[int]], seed: int) -> None:
+    hierarchies = [np.array([[0, 0, x + 1, 1] for x in tree], np.int32) for tree in trees]
+    generator = np.random.default_rng(seed)
+    best: dict[int, float] = {}
+    for tree in trees:
+        for position, x in enumerate(reversed(tree), start=1):
+            value = position * generator.random()
+            best[x] = min(value, best.get(x, np.inf))
+    expected = sorted(best, key=lambda x: best[x])
+    assert (rank(hierarchies, seed)[:, 2] - 1).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "slow"}, "'slow'.*single, fast or quality"),
+        ({"strategies": []}, "strategies is empty"),
+        ({"superpixel_scale": 0}, "superpixel_scale is 0"),
+        ({"superpixel_scale": float("nan")}, "superpixel_scale is nan"),
+        ({"resize_width": 0}, "resize_width is 0"),
+        ({"max_boxes": 0}, "max_boxes is 0"),
+        ({"num_threads": 0}, "num_threads is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"min_box_side": float("nan")}, "min_box_side is nan"),
+    ],
+)
+def test_bad_settings_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SelectiveSearch(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"similarity": "C+X"}, "similarity 'C\\+X'"),
+        ({"similarity": ""}, "similarity ''"),
+        ({"similarity": "S+S"}, "similarity 'S\\+S'"),
+        ({"colour_space": "RGB"}, "'RGB'.*HSV"),
+        ({"k": 0}, "k is 0"),
+    ],
+)
+def test_bad_strategies_are_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Strategy(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
+def test_bad_images_are_named(image: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="expected RGB uint8"):
+        SelectiveSearch()(image)
+
+
+def test_importing_is_light() -> None:
+    script = "import proposals, sys; assert not {'numba', 'torch', 'detector'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_compiling_is_said_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from proposals import hierarchies
+
+    for compiled in (True, False):
+        monkeypatch.setattr(hierarchies, "kernel_was_compiled", lambda compiled=compiled: compiled)
+        hierarchies._load_kernels()
+        output = capsys.readouterr()
+        assert ("compiling" in output.err) == compiled and output.out == ""

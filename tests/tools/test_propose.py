@@ -1,0 +1,150 @@
+"""`tools/propose.py` as a user runs it: shards, exports, recall, resuming and bad input."""
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from proposals import ProposalFile, SelectiveSearch
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+class Run(NamedTuple):
+    """What a user sees of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Propose = Callable[..., Run]
+
+
+@pytest.fixture
+def propose(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Propose:
+    """Run the tool in this process, with environment variables as keywords."""
+    monkeypatch.syspath_prepend(TOOLS)
+    import propose as tool
+
+    def run(*arguments: object, **environment: str) -> Run:
+        monkeypatch.setattr(sys, "argv", ["propose.py", *map(str, arguments)])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        try:
+            code = tool.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Run(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three images with a red square each, in a folder with a sub-folder."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(["a.png", "b.png", "more/c.png"]):
+        pixels = generator.normal(120, 10, (60, 80, 3))
+        pixels[10:40, 10 * number + 10 : 10 * number + 45] = (220, 30, 30)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    """The squares as COCO instances."""
+    path = tmp_path / "instances.json"
+    names = ["a.png", "b.png", "more/c.png"]
+    content = {
+        "images": [{"id": 10 + i, "file_name": n, "width": 80, "height": 60} for i, n in enumerate(names)],
+        "categories": [{"id": 1, "name": "square"}],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": 10 + i,
+                "category_id": 1,
+                "bbox": [10 * i + 10, 10, 35, 30],
+                "area": 1050,
+            }
+            for i in range(3)
+        ],
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_a_folder_becomes_shards_exports_and_recall(
+    propose: Propose, tmp_path: Path, photos: Path, annotations: Path
+) -> None:
+    output = tmp_path / "boxes"
+    run = propose(
+        *("--image", photos, "--output", output, "--images-per-shard", 2, "--proposals.mode", "single"),
+        *("--export", "detectron2", "mmdetection", "--annotations", annotations),
+    )
+    assert run.returncode == 0, run.stderr
+    assert "recall of 3 objects in 3 of 3 annotated images" in run.stdout
+    assert json.loads((output / "recall.json").read_text(encoding="utf-8"))["recall_50"][-1] == 1.0
+    assert (output / "recall.png").stat().st_size > 1000
+    proposals = ProposalFile(output)
+    assert list(proposals) == ["a.png", "b.png", "more/c.png"] and len(proposals.shards) == 2
+    image = np.asarray(Image.open(photos / "more" / "c.png"))
+    np.testing.assert_array_equal(proposals.boxes("more/c.png"), SelectiveSearch(mode="single")(image))
+    with (output / "detectron2.pkl").open("rb") as file:
+        assert pickle.load(file)["ids"] == [10, 11, 12]
+    with (output / "mmdetection.pkl").open("rb") as file:
+        assert [len(array) for array in pickle.load(file)] == [len(proposals.boxes(n)) for n in proposals]
+
+
+def test_bad_images_are_reported_and_the_rest_goes_on(propose: Propose, tmp_path: Path, photos: Path) -> None:
+    (photos / "broken.png").write_bytes((photos / "a.png").read_bytes()[:100])
+    output = tmp_path / "boxes"
+    first = propose("--image", photos, "--output", output, "--proposals.mode", "single")
+    assert first.returncode == 1 and "1 of 4 images failed: broken.png" in first.stderr
+    assert len(ProposalFile(output)) == 3
+    (photos / "broken.png").write_bytes((photos / "a.png").read_bytes())
+    again = propose("--image", photos, "--output", output, "--proposals.mode", "single")
+    assert again.returncode == 0 and len(ProposalFile(output)) == 4
+
+
+def test_two_processes_share_the_work(propose: Propose, tmp_path: Path, photos: Path) -> None:
+    output = tmp_path / "boxes"
+    arguments = ("--image", photos, "--output", output, "--images-per-shard", 1, "--proposals.mode", "single")
+    first = propose(*arguments, "--export", "mmdetection", RANK="0", WORLD_SIZE="2")
+    assert first.returncode == 0 and "2 of 3 shards" in first.stdout
+    assert not (output / "mmdetection.pkl").exists()  # not before all shards are there
+    second = propose(*arguments, "--export", "mmdetection", RANK="1", WORLD_SIZE="2")
+    assert second.returncode == 0 and "boxes in 3 images" in second.stdout
+    assert (output / "mmdetection.pkl").exists() and len(ProposalFile(output)) == 3
+
+
+def test_two_images_of_one_name_are_not_mixed_up(propose: Propose, tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.png").write_bytes((photos / "a.png").read_bytes())
+    run = propose("--image", photos, tmp_path / "other", "--output", tmp_path / "boxes")
+    assert run.returncode == 2 and "another image is called a.png too" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --image or --list"),
+        (["--list", "absent.txt"], "absent.txt: no such file"),
+        (["--image", "x.jpg", "--proposals.mode", "slow"], "slow"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    propose: Propose, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    run = propose(*arguments, "--output", tmp_path / "boxes")
+    assert run.returncode == 2 and message in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1 and "Traceback" not in run.stderr
+    assert not (tmp_path / "boxes").exists()

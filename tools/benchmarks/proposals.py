@@ -1,0 +1,278 @@
+"""Selective search: seconds, recall and MABO of every mode, beside OpenCV contrib's fast mode.
+
+    python tools/benchmark.py proposals --images val/ --annotations instances.json
+    python tools/benchmark.py proposals --images val/ --annotations xml/ --image-list val.txt \\
+        --contrib-python contrib/bin/python
+
+All sides get the same pixels, resized to width 500, one after the other on each image. Seconds are the median
+over the images of the fastest of --repeats turns, after a warm-up; CPU seconds, summed over the threads, hardly
+depend on what else the machine does. OpenCV contrib cannot live beside opencv-python: give the interpreter of an
+environment of its own (`python -m venv contrib && contrib/bin/pip install opencv-contrib-python numpy`).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from detector.images import ImageFile, find_images, read_image
+from eval import recall_report
+from eval.inputs import read_annotations
+from eval.recall import RecallResult
+from proposals import SelectiveSearch
+
+WIDTH = 500
+NUMBERS = (100, 200, 300, 500, 700, 1000, 1400, 2000)
+SIDES: dict[str, dict[str, Any]] = {
+    "single": {"mode": "single"},
+    "fast": {"mode": "fast"},
+    "fast, superpixel_scale 2": {"mode": "fast", "superpixel_scale": 2.0},
+    "fast, min_box_side 20": {"mode": "fast", "min_box_side": 20},
+    "quality": {"mode": "quality"},
+}
+CONTRIB = "OpenCV contrib fast"
+# Recall, MABO and boxes on VOC 2007 test, Uijlings et al. 2013, tables 5 and 6.
+PAPER = {"single": (0.840, 0.690, 289), "fast": (0.980, 0.804, 2134), "quality": (0.991, 0.879, 10097)}
+
+Boxes = NDArray[np.float32]
+Search = Callable[[NDArray[np.uint8]], Boxes]
+
+# Runs in the other interpreter: a path of an RGB array a line in, seconds a line out, the boxes beside the path.
+_CONTRIB_PROGRAM = """
+import sys, time, cv2, numpy as np
+create = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation
+print(cv2.__version__, flush=True)
+for line in sys.stdin:
+    path = line.rstrip("\\n")
+    image = np.ascontiguousarray(np.load(path)[:, :, ::-1])
+    start, cpu = time.perf_counter(), time.process_time()
+    search = create()
+    search.setBaseImage(image)
+    search.switchToSelectiveSearchFast()
+    boxes = search.process()
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    np.save(path + ".boxes", boxes)
+    print(seconds, cpu, flush=True)
+"""
+
+
+class Took(NamedTuple):
+    """What one search cost, in seconds."""
+
+    seconds: float
+    cpu: float
+
+
+class ContribSearch:
+    """OpenCV contrib's fast mode in a process of its own; `took` is what its last search took there."""
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self._path = folder / "image.npy"
+        self._process = subprocess.Popen(
+            [python, "-c", _CONTRIB_PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # This program's own packages must not shadow those of the other interpreter.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        )
+        self.version = self._answer()
+        self.took = Took(0, 0)
+
+    def __call__(self, image: NDArray[np.uint8]) -> Boxes:
+        """Ranked boxes (N, 4) xyxy of an RGB image."""
+        np.save(self._path, image)
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{self._path}\n")
+        self._process.stdin.flush()
+        self.took = Took(*map(float, self._answer().split()))
+        boxes = np.load(f"{self._path}.boxes.npy").astype(np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return boxes
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise ValueError(
+                "--contrib-python: this interpreter cannot run OpenCV contrib's selective search"
+            )
+        return line.strip()
+
+
+def main(argv: list[str]) -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py proposals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, glob patterns")
+    add("--annotations", required=True, metavar="PATH", help="COCO JSON, or ILSVRC or VOC XML")
+    add("--image-list", metavar="FILE", help="lines `name index`: the images that count (XML only)")
+    add("--every", type=int, default=1, metavar="N", help="take every Nth annotated image")
+    add("--repeats", type=int, default=1, metavar="N", help="turns of each side on each image")
+    add("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help=", ".join(SIDES))
+    add("--contrib-python", metavar="PYTHON", help="an interpreter that has opencv-contrib-python")
+    add("--plot", metavar="FILE", help="draw the curves into this image file")
+    add("--json", metavar="FILE", help="write the table's numbers here")
+    arguments = parser.parse_args(argv)
+
+    annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
+    images = _annotated(find_images(arguments.images), annotations.images.names)[:: arguments.every]
+    if not images:
+        raise ValueError(f"{arguments.annotations}: annotates none of the images")
+
+    with tempfile.TemporaryDirectory() as folder:
+        searches: dict[str, Search] = {name: SelectiveSearch(**SIDES[name]) for name in arguments.sides}
+        contrib = None
+        if arguments.contrib_python:
+            contrib = searches[CONTRIB] = ContribSearch(arguments.contrib_python, Path(folder))
+        took, boxes = _run(searches, images, arguments.repeats)
+        if contrib is not None:
+            contrib.close()
+
+    results = {name: recall_report.measure(annotations, found.get, NUMBERS) for name, found in boxes.items()}
+    console = Console(highlight=False)
+    objects = len(next(iter(results.values())).labels)
+    version = f", OpenCV contrib {contrib.version}" if contrib else ""
+    console.print(f"{objects} objects in {len(images)} images, {os.cpu_count()} cores{version}")
+    console.print(_summary(results, took))
+    if contrib is not None:
+        for name in arguments.sides:
+            console.print(_beside_contrib(name, results[name], results[CONTRIB]))
+    if arguments.plot:
+        recall_report.write_plot(arguments.plot, results)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(_numbers(results, took), indent=1), encoding="utf-8")
+    return 0
+
+
+def _annotated(images: list[ImageFile], names: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Names in the annotations and files of the images that both know, by name or else by stem."""
+    known = {name: name for name in names} | {Path(name).stem: name for name in names}
+    found: dict[str, Path] = {}
+    for image in images:
+        name = known.get(image.name) or known.get(image.path.stem)
+        if name is not None:
+            found.setdefault(name, image.path)
+    return list(found.items())
+
+
+def _run(
+    searches: dict[str, Search], images: list[tuple[str, Path]], repeats: int
+) -> tuple[dict[str, list[Took]], dict[str, dict[str, Boxes]]]:
+    """Every search on every image -> its cost, and boxes in pixels of the original by image name."""
+    took: dict[str, list[Took]] = {name: [] for name in searches}
+    boxes: dict[str, dict[str, Boxes]] = {name: {} for name in searches}
+    console = Console(stderr=True)
+    for position, (image_name, path) in enumerate(
+        track(images, "images", console=console, disable=not console.is_terminal)
+    ):
+        image = read_image(path)
+        height, width = image.shape[:2]
+        size = WIDTH, max(1, round(height * WIDTH / width))
+        interpolation = cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC
+        resized = np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
+        scale = np.array([width / size[0], height / size[1]] * 2)
+        turns: dict[str, list[Took]] = {name: [] for name in searches}
+        for turn in range(repeats + (position == 0)):
+            for name, search in searches.items():
+                start, cpu = time.perf_counter(), time.process_time()
+                found = search(resized)
+                cost = Took(time.perf_counter() - start, time.process_time() - cpu)
+                if turn or position:  # the very first is a warm-up
+                    turns[name].append(search.took if isinstance(search, ContribSearch) else cost)
+                boxes[name][image_name] = (found * scale).astype(np.float32)
+        for name, costs in turns.items():
+            took[name].append(Took(*(min(cost) for cost in zip(*costs, strict=True))))
+    return took, boxes
+
+
+def _medians(took: list[Took]) -> Took:
+    return Took(*(float(np.median(costs)) for costs in zip(*took, strict=True)))
+
+
+def _numbers(results: dict[str, RecallResult], took: dict[str, list[Took]]) -> dict[str, Any]:
+    return {
+        name: {
+            "seconds": _medians(took[name]).seconds,
+            "cpu_seconds": _medians(took[name]).cpu,
+            "boxes": result.mean_proposals,
+            "recall": float(result.recall(0.5)[-1]),
+            "mabo": float(result.mabo()[-1]),
+            "numbers": result.numbers.tolist(),
+            "recall_at": result.recall(0.5).tolist(),
+            "mabo_at": result.mabo().tolist(),
+        }
+        for name, result in results.items()
+    }
+
+
+def _summary(results: dict[str, RecallResult], took: dict[str, list[Took]]) -> Table:
+    columns = ["", "boxes", "recall", "MABO", "average recall", "seconds", "CPU s"]
+    beside = ["contrib's seconds / these", "CPU"] if CONTRIB in results else []
+    table = Table(*columns, *beside, "paper, VOC07")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, result in results.items():
+        row = [
+            name,
+            f"{result.mean_proposals:.0f}",
+            f"{result.recall(0.5)[-1]:.3f}",
+            f"{result.mabo()[-1]:.3f}",
+            f"{result.average_recall()[-1]:.3f}",
+            *(f"{cost:.3f}" for cost in _medians(took[name])),
+        ]
+        if CONTRIB in results:
+            # Image by image, so that what else the machine does weighs on both.
+            ratios = np.array(took[CONTRIB]) / np.array(took[name])
+            row += [f"{ratio:.1f}" for ratio in np.median(ratios, axis=0)]
+        recall, mabo, boxes = PAPER.get(name, (None, None, None))
+        row.append(f"{boxes} boxes, {recall:.3f}, {mabo:.3f}" if boxes else "")
+        table.add_row(*row)
+    return table
+
+
+def _beside_contrib(name: str, ours: RecallResult, contrib: RecallResult) -> Table:
+    table = Table(
+        "boxes", "recall", "contrib", "gain", "MABO", "contrib", "gain", title=f"{name} beside contrib"
+    )
+    for column in table.columns:
+        column.justify = "right"
+    for number in NUMBERS:
+        cells = [str(number)]
+        for measure in (lambda result: result.recall(0.5), lambda result: result.mabo()):
+            mine, other = (_at(result, measure(result), number) for result in (ours, contrib))
+            cells += [f"{mine:.3f}", f"{other:.3f}", f"{mine - other:+.3f}"]
+        table.add_row(*cells)
+    return table
+
+
+def _at(result: RecallResult, values: NDArray[np.float64], number: int) -> float:
+    """The value at a number of boxes; beyond what any image has, that of all boxes."""
+    return float(values[min(int(np.searchsorted(result.numbers, number)), len(values) - 1)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

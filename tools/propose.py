@@ -1,0 +1,168 @@
+"""Propose boxes for images: `.npz` shards, exports for other frameworks, and recall against annotations.
+
+examples:
+  python tools/propose.py --image photos/ --output boxes
+  python tools/propose.py --image train/ --output boxes --proposals.mode quality --export detectron2
+  python tools/propose.py --list images.txt --output boxes --proposals.superpixel_scale 2
+  python tools/propose.py --image val2017/ --output boxes --annotations instances_val2017.json
+  torchrun --nproc-per-node 4 tools/propose.py --image train/ --output /shared/boxes
+
+A run that was stopped goes on where it had come to when it is started again. Several processes or machines
+(torchrun) divide the shards; the one that finishes last writes the exports and the recall.
+"""
+
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ActionConfigFile, DefaultHelpFormatter, Namespace
+
+from detector.command_line import BAD_INPUT, PARTLY_DONE, ArgumentParser, one_sentence, run
+
+if TYPE_CHECKING:
+    from eval.dataset import Annotations
+    from proposals.job import ShardPlan
+
+
+class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and the examples as they are written."""
+
+
+def argument_parser() -> ArgumentParser:
+    """The options; those of the search itself take their defaults from `SelectiveSearch`."""
+    from proposals import SelectiveSearch
+    from proposals.export import ExportFormat
+    from proposals.job import IMAGES_PER_SHARD
+
+    parser = ArgumentParser(prog="propose.py", description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--config", action=ActionConfigFile, help="YAML file of options; later options win")
+    add("--image", nargs="+", type=str, default=[], metavar="PATH", help="files, folders, glob patterns")
+    add("--list", type=str | None, metavar="FILE", help="text file of image paths, one a line")
+    add("--output", type=str, default="outputs/proposals", metavar="DIR", help="folder of the shards")
+    add("--overwrite", action="store_true", help="start afresh where the folder holds shards already")
+    add("--export", nargs="+", type=ExportFormat, default=[], help="also write these, into --output")
+    add("--annotations", type=str | None, metavar="PATH", help="COCO JSON, ILSVRC or VOC XML: for recall")
+    add("--image-list", type=str | None, metavar="FILE", help="lines `name index`: the images that count")
+    add("--images-per-shard", type=int, default=IMAGES_PER_SHARD, help="a stopped run repeats at most these")
+    parser.add_class_arguments(SelectiveSearch, "proposals")
+    return parser
+
+
+def propose(arguments: Namespace) -> int:
+    """Do what the arguments say."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from detector.images import find_images, read_image
+    from eval.inputs import read_annotations
+    from proposals import SelectiveSearch, job
+
+    patterns = [*arguments.image, *(_lines(arguments.list) if arguments.list else [])]
+    if not patterns:
+        raise ValueError("no images: give --image or --list")
+    images: dict[str, Path] = {}
+    for image in find_images(patterns):
+        if images.setdefault(image.name, image.path) != image.path:
+            raise ValueError(
+                f"{image.path}: another image is called {image.name} too; give the folder above both instead"
+            )
+    annotations = None
+    if arguments.annotations:
+        annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
+
+    # One image on each core is faster than one image on all of them.
+    options = arguments.proposals.as_dict()
+    workers = SelectiveSearch(**options).num_threads
+    search = SelectiveSearch(**options | {"num_threads": 1})
+    shards = job.plan(images, Path(arguments.output), arguments.images_per_shard)
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if arguments.overwrite and world_size > 1:
+        raise ValueError("--overwrite is for one process: under torchrun give another --output")
+    job.check_output(shards, search.settings, arguments.overwrite)
+
+    mine = shards[rank::world_size]
+    console = Console(stderr=True, highlight=False)
+    failures: list[str] = []
+
+    def failure(name: str, error: Exception) -> None:
+        failures.append(name)
+        console.print(f"error: {one_sentence(error)}", markup=False, soft_wrap=True)
+
+    remaining = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = TextColumn("images"), BarColumn(), MofNCompleteColumn(), remaining
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("images", total=sum(len(shard.images) for shard in mine))
+        for shard in mine:
+            job.run_shard(
+                shard,
+                search,
+                read_image,
+                search.settings,
+                workers=workers,
+                on_image=lambda: progress.advance(bar),
+                on_failure=failure,
+            )
+
+    print(f"{len(mine)} of {len(shards)} shards in {arguments.output}")
+    if job.is_complete(shards):
+        _finish(arguments, shards, annotations)
+    if failures:
+        total = sum(len(shard.images) for shard in mine)
+        print(f"{len(failures)} of {total} images failed: {', '.join(failures)}", file=sys.stderr)
+        return BAD_INPUT if len(failures) == total else PARTLY_DONE
+    return 0
+
+
+def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annotations | None") -> None:
+    """What needs all shards: numbers, exports, recall."""
+    from rich.console import Console
+
+    from eval import recall_report
+    from proposals import ProposalFile, job
+    from proposals.export import export
+
+    output = Path(arguments.output)
+    found = job.collect(shards)
+    total = sum(len(of_image.boxes) for of_image in found.values())
+    print(f"{total} boxes in {len(found)} images, {total / max(len(found), 1):.0f} on average")
+    lookup = ProposalFile([shard.path for shard in shards])
+
+    ids = None
+    if annotations is not None and not annotations.images.made_up:
+        ids = {
+            stored: int(image_id)
+            for name, image_id in zip(annotations.images.names, annotations.images.ids, strict=True)
+            if (stored := lookup.stored_name(name)) is not None
+        }
+    for export_format in arguments.export:
+        path = output / f"{export_format}.pkl"
+        export(path, found, export_format, ids)
+        print(f"{export_format}: {path}")
+
+    if annotations is not None:
+        result = recall_report.measure(annotations, lookup.get)
+        measured, annotated = len(result.proposals_per_image), len(annotations.images)
+        if not measured:
+            raise ValueError(f"{arguments.annotations}: none of its {annotated} images has proposals")
+        print(f"recall of {len(result.labels)} objects in {measured} of {annotated} annotated images")
+        Console(highlight=False).print(recall_report.table(result))
+        recall_report.write_json(output / "recall.json", result, annotations)
+        recall_report.write_plot(output / "recall.png", {"proposals": result})
+        print(f"recall: {output / 'recall.json'} {output / 'recall.png'}")
+
+
+def _lines(path: str) -> list[str]:
+    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def main() -> int:
+    """Parse the command line and propose."""
+    return run(lambda: propose(argument_parser().parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
