@@ -4,6 +4,9 @@ Only true positives can raise recall, and precision just before one is never abo
 at it, so the curve's points at the true positives are all that either figure needs.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
 import numpy as np
 from numba import njit
 
@@ -22,7 +25,7 @@ def average_precisions(matches: Matches, *, style: int = AREA) -> Floats:
 def class_average_precisions(
     outcome: np.ndarray, class_start: Ints, positives: Ints, *, style: int = AREA
 ) -> Floats:
-    """As `average_precisions`, from the outcomes (D,) of classes at class_start (C + 1,) with positives (C,)."""
+    """As `average_precisions`, from outcomes (D,), class_start (C + 1,) and positives (C,)."""
     return np.array(
         [
             _average_precision(outcome[start:stop], count, style) if count else np.nan
@@ -35,7 +38,7 @@ def class_average_precisions(
 
 
 @njit(nogil=True, cache=True)
-def _average_precision(outcome, positives, style):  # type: ignore[no-untyped-def]
+def _average_precision(outcome, positives, style):
     hits, misses = 0, 0
     precision = np.empty(positives)  # at each true positive
     for value in outcome:
@@ -65,7 +68,7 @@ def _average_precision(outcome, positives, style):  # type: ignore[no-untyped-de
 
 
 def precision_recall_curve(outcome: np.ndarray, positives: int) -> tuple[Floats, Floats]:
-    """Recall and precision (K,) after each counted detection of one class, in score order; not interpolated."""
+    """Recall and precision (K,), not interpolated, after each counted detection of one class."""
     counted = outcome[(outcome == TRUE_POSITIVE) | (outcome == FALSE_POSITIVE)]
     hits = np.cumsum(counted == TRUE_POSITIVE)
     return hits / max(positives, 1), hits / np.arange(1, len(counted) + 1)

@@ -1,5 +1,6 @@
 """COCO JSON: instances with images and categories, results lists, and this project's detections.json."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,9 +40,9 @@ class CocoFile(NamedTuple):
 def read_annotations(path: str | Path) -> Annotations:
     """Read COCO instances (`images`, `categories`, `annotations` with `bbox`), plain or gzipped.
 
-    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (an object to ignore,
-    whatever its class) becomes a crowd of every class. Raises ValueError, naming the file and the annotation,
-    for what is missing, unknown, not finite or listed twice.
+    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (to ignore, whatever
+    its class) becomes a crowd of every class. Raises ValueError, naming the file and the entry, for
+    what is missing, unknown, not finite or listed twice.
     """
     file = read_file(path)
     if file.images is None or file.categories is None:
@@ -66,15 +67,15 @@ def read_annotations(path: str | Path) -> Annotations:
     spread = np.repeat(np.flatnonzero(everywhere), len(categories))
     rows = np.concatenate((rows, spread))
     labels = np.concatenate((label[~everywhere], np.tile(np.arange(len(categories)), int(everywhere.sum()))))
-    corners = _corners(records.boxes[rows])
-    areas = records.boxes[rows, 2] * records.boxes[rows, 3]
+    boxes = records.boxes[rows]
+    areas = boxes[:, 2] * boxes[:, 3]
     has_area = (records.present[rows] & HAS_AREA) != 0
     return make_annotations(
         images,
         categories,
         image=image[rows],
         label=labels,
-        boxes=corners,
+        boxes=_corners(boxes),
         last_pixel=False,
         areas=areas,
         crowd=crowd[rows] == 1,
@@ -85,8 +86,8 @@ def read_annotations(path: str | Path) -> Annotations:
 def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     """Read a COCO results list, or an object with `annotations` that have scores (this project's output).
 
-    A list speaks in the ids of the annotations. An object that brings its own `images` and `categories` is met
-    by file name (or its stem) and by WNID, name or id. Raises ValueError, naming the file and the detection.
+    A list speaks in the ids of the annotations. An object that brings its own `images` and `categories` is
+    met by file name (or its stem) and by WNID, name or id. Raises ValueError, naming the file and the entry.
     """
     file = read_file(path)
     records = file.records
@@ -102,6 +103,8 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
             names = [own_images.names[position] for position in np.unique(own[image < 0])]
             raise ValueError(_outside(path, int((image < 0).sum()), names))
     else:
+        if annotations.images.made_up:
+            raise ValueError(f"{path}: it names images by id, so the image list is needed too")
         image = positions(image_ids, annotations.images.ids)
         if image.min() < 0:
             outside = image_ids[image < 0]
@@ -232,25 +235,27 @@ def _check_records(path: str | Path, records: Records, needed: int) -> None:
         names = [name for flag, name in _NEEDED.items() if needed & flag and not records.present[row] & flag]
         raise ValueError(f"{path}: entry {row + 1} has no {' and no '.join(names)}")
     boxes = records.boxes
-    sane = (boxes.min(axis=1, initial=0) > -_HUGE) & (boxes.max(axis=1, initial=0) < _HUGE)
-    if needed & HAS_SCORE:
-        sane &= np.isfinite(records.scores)
-    if not sane.all():
-        raise ValueError(
-            f"{path}: entry {int(np.argmin(sane)) + 1} has a score or bbox that is not a finite number"
-        )
-    negative = (boxes[:, 2] < 0) | (boxes[:, 3] < 0)
-    if negative.any():
-        row = int(np.argmax(negative))
+    if not len(boxes):
+        return
+    # NaN passes through min and max and fails every comparison.
+    finite = boxes.min() > -_HUGE and boxes.max() < _HUGE
+    if not finite or (needed & HAS_SCORE and not np.isfinite(records.scores).all()):
+        sane = (np.abs(boxes) < _HUGE).all(axis=1)
+        if needed & HAS_SCORE:
+            sane &= np.isfinite(records.scores)
+        row = int(np.argmin(sane))
+        raise ValueError(f"{path}: entry {row + 1} has a score or bbox that is not a finite number")
+    if boxes[:, 2].min() < 0 or boxes[:, 3].min() < 0:
+        row = int(np.argmax((boxes[:, 2] < 0) | (boxes[:, 3] < 0)))
         raise ValueError(
             f"{path}: entry {row + 1} has a bbox of negative width or height, expected x, y, w, h"
         )
 
 
 def _corners(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    corners = boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    return corners
+    """x, y, width, height to corners, in place."""
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _known(
@@ -261,7 +266,7 @@ def _known(
         first = int(np.argmax(found < 0))
         number = first if rows is None else int(rows[first])
         raise ValueError(
-            f"{path}: {what} {number + 1} has {field} {ids[first]}, which is not in the file's or the annotations' list"
+            f"{path}: {what} {number + 1} has {field} {ids[first]}, which is in no list of the annotations"
         )
     return found
 
@@ -290,14 +295,14 @@ def _categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: a category has no whole number as `id`") from error
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in itertools.pairwise(found):
         if one.id == other.id:
             raise ValueError(f"{path}: two categories have the id {one.id}")
     return found
 
 
 def _positions_by_name(own: ImageSet, known: ImageSet) -> npt.NDArray[np.int32]:
-    """Where the images of one file stand among those of another: same name, else same stem if it is unique."""
+    """Where the images of one file stand among those of another: same name, else same unique stem."""
     by_name = {name: position for position, name in enumerate(known.names)}
     by_stem: dict[str, int] = {}
     for position, name in enumerate(known.names):

@@ -5,13 +5,18 @@ sorted once and nothing is kept but counts: a false positive changes no more tha
 needed only at the true positives.
 """
 
-from typing import Any, NamedTuple
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+import contextlib
+import io
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from eval.dataset import Annotations, Detections, Floats, in_convention_of
+from eval.dataset import Annotations, Bools, Detections, Floats, in_convention_of
 from eval.matching import even_spans, sort_by_class, sort_stable, sortable_bits
 from eval.parallel import thread_map
 from eval.protocols import ClassResult, Evaluation
@@ -38,21 +43,23 @@ class CocoArrays(NamedTuple):
     positives: npt.NDArray[np.int64]
 
 
-def evaluate_coco(detections: Detections, annotations: Annotations) -> Evaluation:
-    """COCO's twelve figures in `summary`; a class's AP and recall are means over the ten thresholds."""
-    arrays = accumulate(detections, annotations)
+def evaluate_coco(detections: Detections, annotations: Annotations, *, engine: str = "own") -> Evaluation:
+    """COCO's twelve figures in `summary`; a class's AP and recall are means over the ten thresholds.
+
+    `engine` "pycocotools" asks that program instead of this module: for whoever has to quote it.
+    """
+    arrays = (pycocotools_accumulate if engine == "pycocotools" else accumulate)(detections, annotations)
     precision, recall = arrays.precision, arrays.recall
     counts = np.bincount(detections.label, minlength=len(annotations.categories))
     rows = []
     for k, category in enumerate(annotations.categories):
-        defined = arrays.positives[k, 0] > 0
-        ap = float(precision[:, :, k, 0].mean()) if defined else float("nan")
-        found = float(recall[:, k, 0, -1].mean()) if defined else float("nan")
         positives = int(arrays.positives[k, 0])
+        ap = float(precision[:, :, k, 0].mean()) if positives else float("nan")
+        found = float(recall[:, k, 0, -1].mean()) if positives else float("nan")
         rows.append(
             ClassResult(category.id, category.wnid, category.name, ap, found, positives, int(counts[k]))
         )
-    return Evaluation("coco", 0.5, tuple(rows), len(annotations.images), None, _summary(precision, recall))
+    return Evaluation("coco", 0.5, tuple(rows), detections, annotations, summary=_summary(precision, recall))
 
 
 def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
@@ -83,12 +90,7 @@ def accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
     order, class_start = sort_by_class(detections.image, detections.label, images, classes)
     box_start = np.searchsorted(annotations.label, np.arange(classes + 1))
     keys = sortable_bits(detections.scores)
-    low, high = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
-    sizes = annotations.coco_areas
-    ignored = (annotations.crowd | (sizes < low) | (sizes > high)).T.copy()  # (G, A)
-    positives = np.zeros((classes, len(AREA_RANGES)), np.int64)
-    for a in range(len(AREA_RANGES)):
-        positives[:, a] = np.bincount(annotations.label[~ignored[:, a]], minlength=classes)
+    ignored, positives = positives_of(annotations)
     shape = (len(IOU_THRESHOLDS), len(RECALL_POINTS), classes, len(AREA_RANGES))
     precision = np.full(shape, UNDEFINED)
     recall = np.full((len(IOU_THRESHOLDS), classes, len(AREA_RANGES), len(MAX_DETECTIONS)), UNDEFINED)
@@ -105,8 +107,17 @@ def accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
     return CocoArrays(precision, recall, positives)
 
 
+def positives_of(annotations: Annotations) -> tuple[Bools, npt.NDArray[np.int64]]:
+    """Which boxes are ignored in each size range (G, A), and how many of each class count there (K, A)."""
+    low, high = AREA_RANGES[:, :1], AREA_RANGES[:, 1:]
+    sizes, classes = annotations.coco_areas, len(annotations.categories)
+    ignored = (annotations.crowd | (sizes < low) | (sizes > high)).T.copy()
+    counts = [np.bincount(annotations.label[~column], minlength=classes) for column in ignored.T]
+    return ignored, np.stack(counts, axis=1)
+
+
 @njit(nogil=True, cache=True)
-def _accumulate_classes(  # type: ignore[no-untyped-def]
+def _accumulate_classes(
     first, last, order, class_start, keys, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, crowd, ignored,
     positives, thresholds, recall_points, area_ranges, caps, extent, images, precision, recall,
@@ -212,21 +223,25 @@ def _accumulate_classes(  # type: ignore[no-untyped-def]
                     precision[t, r, c, a] = curve[a, t, i] if i < hit else 0.0
 
 
-def evaluate_with_pycocotools(detections: Detections, annotations: Annotations) -> tuple[Any, dict[str, float]]:
-    """The same figures from pycocotools itself: its COCOeval, accumulated, and the twelve by name.
-
-    For whoever has to quote that program; some hundred times slower, and it takes much memory.
-    """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+def pycocotools_accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
+    """The same arrays from pycocotools itself; a hundred times slower, and it takes much memory."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ValueError("engine pycocotools needs that package: pip install pycocotools") from error
 
     from eval.coco import as_instances, as_results
 
-    truth = COCO()
-    truth.dataset = as_instances(annotations)
-    truth.createIndex()
-    evaluator = COCOeval(truth, truth.loadRes(as_results(detections, annotations)), "bbox")
-    evaluator.evaluate()
-    evaluator.accumulate()
-    precision = evaluator.eval["precision"][..., -1]
-    return evaluator, _summary(precision, evaluator.eval["recall"])
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        truth = COCO()
+        truth.dataset = as_instances(annotations)
+        truth.createIndex()
+        # loadRes wants at least one detection; without any, the empty index says the same.
+        found = truth.loadRes(as_results(detections, annotations)) if len(detections) else COCO()
+        evaluator = COCOeval(truth, found, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return CocoArrays(
+        evaluator.eval["precision"][..., -1], evaluator.eval["recall"], positives_of(annotations)[1]
+    )

@@ -148,7 +148,7 @@ def make_detections(
     last_pixel: bool,
     areas: npt.ArrayLike | None = None,
 ) -> Detections:
-    """Detections from any array-likes of one length; ValueError where lengths differ or values are not finite."""
+    """Detections from array-likes of one length; ValueError for other lengths and values not finite."""
     score_array = np.asarray(scores, np.float64).reshape(-1)
     box_array = np.ascontiguousarray(np.asarray(boxes, np.float64).reshape(-1, 4))
     image_array = np.asarray(image, np.int32).reshape(-1)

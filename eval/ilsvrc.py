@@ -1,12 +1,12 @@
 """ILSVRC detection data: the 200 classes, image lists, blacklist, annotations, and the submission text.
 
-Files hold inclusive coordinates (xmax is the last pixel); boxes that enter or leave through `write_detections`
-are half-open as everywhere else in this project.
+Files hold inclusive coordinates (xmax is the last pixel); boxes given to `write_detections` are half-open as
+everywhere else in this project.
 """
 
 import csv
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from eval.atomic import writing
 from eval.dataset import Annotations, Category, make_annotations, positions
-from eval.xml_files import XmlAnnotations, read_objects
+from eval.xml_files import XmlAnnotations, read_objects, write_objects
 
 
 class DetClass(NamedTuple):
@@ -27,10 +27,9 @@ class DetClass(NamedTuple):
 
 
 def _read_det_classes() -> tuple[DetClass, ...]:
-    with (importlib.resources.files("eval") / "data" / "det200.csv").open(
-        encoding="utf-8", newline=""
-    ) as file:
-        return tuple(DetClass(int(row["det_id"]), row["wnid"], row["name"]) for row in csv.DictReader(file))
+    table = (importlib.resources.files("eval") / "data" / "det200.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(table.splitlines())
+    return tuple(DetClass(int(row["det_id"]), row["wnid"], row["name"]) for row in rows)
 
 
 DET_CLASSES = _read_det_classes()
@@ -111,6 +110,16 @@ def annotations_of(found: XmlAnnotations) -> Annotations:
     )
 
 
+def write_annotations(
+    folder: str | Path, annotations: Annotations, *, sizes: Sequence[tuple[int, int]] | None = None
+) -> None:
+    """Write one ILSVRC XML per image; see `eval.xml_files.write_objects`."""
+    names = [category.wnid for category in annotations.categories]
+    if not all(names):
+        raise ValueError(f"{folder}: ILSVRC annotations name classes by WNID, and some of these have none")
+    write_objects(folder, annotations, class_names=names, first_pixel=0, sizes=sizes)
+
+
 def write_detections(
     path: str | Path,
     *,
@@ -121,11 +130,10 @@ def write_detections(
 ) -> None:
     """Write the official submission text, `image_index det_id confidence xmin ymin xmax ymax` a line.
 
-    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as in the whole project; the file gets
-    inclusive corners (x2 - 1). Numbers are written so that reading gives them back to the last bit, and equal
-    ranks stay equal. The file appears when it is complete. Raises ValueError for what `read_detections` of
-    eval.ilsvrc_text would refuse: unequal lengths, numbers that are not finite, DET ids outside 1..200, boxes
-    less than a pixel wide or high.
+    image_indices, det_ids, scores (D,) and boxes (D, 4), half-open xyxy as everywhere here; the file gets
+    inclusive corners (x2 - 1), what is narrower than a pixel becomes one. Numbers are written so that
+    reading gives them back to the last bit, and ranks stay as they are. The file appears when it is complete.
+    Raises ValueError for unequal lengths, numbers that are not finite, DET ids outside 1..200 and x2 < x1.
     """
     indices, ids = np.asarray(image_indices, np.int64).reshape(-1), np.asarray(det_ids, np.int64).reshape(-1)
     confidences = np.asarray(scores, np.float64).reshape(-1)
@@ -141,9 +149,9 @@ def write_detections(
         )
     if not (np.isfinite(confidences).all() and np.isfinite(corners).all()):
         raise ValueError(f"{path}: scores and boxes must be finite numbers")
-    corners[:, 2:] -= 1
     if (corners[:, 2:] < corners[:, :2]).any():
-        raise ValueError(f"{path}: a box is less than a pixel wide or high, the format cannot hold it")
+        raise ValueError(f"{path}: a box has x2 < x1 or y2 < y1")
+    corners[:, 2:] = np.maximum(corners[:, 2:] - 1, corners[:, :2])
     with writing(path) as file:
         for index, det_id, score, (xmin, ymin, xmax, ymax) in zip(
             indices.tolist(), ids.tolist(), confidences.tolist(), corners.tolist(), strict=True

@@ -1,10 +1,9 @@
-"""Reading of the ILSVRC submission text, plain or gzipped: `image_index det_id confidence xmin ymin xmax ymax`."""
+"""Reading of the ILSVRC submission text, plain or gzipped."""
 
 import gzip
 import mmap
 import warnings
 import zlib
-
 from pathlib import Path
 
 import numpy as np
@@ -65,19 +64,17 @@ def map_bytes(path: str | Path) -> Bytes:
 def _check_numbers(path: str | Path, text: Bytes, rows: Rows) -> None:
     """Refuse numbers out of range; warn of boxes without a pixel, which the official demo file has too."""
     boxes = rows.boxes
-    # Written so that NaN, should it ever get here, fails.
-    sane = (boxes.min(axis=1) > -_HUGE) & (boxes.max(axis=1) < _HUGE) & (np.abs(rows.scores) < np.inf)
-    if not sane.all():
-        row = int(np.argmin(sane))
-        raise ValueError(
-            f"{_at_row(path, text, row)}: confidence {rows.scores[row]:g} or box {_corners(boxes[row])} is out of range"
-        )
+    # NaN, should it ever get here, passes through min and max and fails every comparison.
+    if not (boxes.min() > -_HUGE and boxes.max() < _HUGE and np.abs(rows.scores).max() < np.inf):
+        row = int(np.argmin((np.abs(boxes) < _HUGE).all(axis=1) & np.isfinite(rows.scores)))
+        numbers = f"confidence {rows.scores[row]:g} or box {_corners(boxes[row])}"
+        raise ValueError(f"{_at_row(path, text, row)}: {numbers} is out of range")
     empty = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
     if empty.any():
         row = int(np.argmax(empty))
         warnings.warn(
-            f"{_at_row(path, text, row)}: box {_corners(boxes[row])} has xmax < xmin or ymax < ymin; such boxes "
-            f"({int(empty.sum()):,} here) hit nothing and count as false positives, as in the official program",
+            f"{_at_row(path, text, row)}: box {_corners(boxes[row])} has xmax < xmin or ymax < ymin; such "
+            f"boxes ({int(empty.sum()):,} here) are false positives, as for the official program",
             stacklevel=3,
         )
 
@@ -91,7 +88,8 @@ def _strangers(ids: npt.NDArray[np.int64], image: npt.NDArray[np.int32]) -> str:
     outside = image < 0
     names = np.unique(ids[outside])
     shown = ", ".join(str(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{int(outside.sum()):,} detections lie in {len(names):,} images that are not in the image list (index {shown})"
+    count = int(outside.sum())
+    return f"{count:,} detections lie in {len(names):,} images outside the image list (index {shown})"
 
 
 def _at_row(path: str | Path, text: Bytes, row: int) -> str:

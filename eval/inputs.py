@@ -32,24 +32,26 @@ def read_annotations(
         annotations = voc.annotations_of(found) if words else ilsvrc.annotations_of(found)
     if blacklist is not None:
         if annotations.images.made_up:
-            raise ValueError(
-                f"{blacklist}: a blacklist names images by index, so it needs the image list too"
-            )
+            raise ValueError(f"{blacklist}: it names images by index, so the image list is needed too")
         if annotations.categories != ilsvrc.DET_CATEGORIES:
-            raise ValueError(
-                f"{blacklist}: a blacklist needs annotations of the 200 DET classes in official order"
-            )
+            raise ValueError(f"{blacklist}: a blacklist needs annotations of the 200 DET classes")
         annotations = ilsvrc.apply_blacklist(annotations, ilsvrc.read_blacklist(blacklist))
     return annotations
 
 
 def read_detections(source: str | Path, annotations: Annotations) -> Detections:
-    """Detections from the ILSVRC submission text, a COCO results list or detections.json, plain or gzipped."""
+    """Detections from the ILSVRC submission text, COCO results or detections.json, plain or gzipped."""
     if is_json(source):
         return coco.read_detections(source, annotations)
     if annotations.images.made_up:
-        raise ValueError(f"{source}: a submission names images by index, so it needs the image list too")
+        raise ValueError(f"{source}: it names images by index, so the image list is needed too")
     return ilsvrc_text.read_detections(source, annotations)
+
+
+def example_files() -> tuple[Path, Path]:
+    """Annotations and detections of the small example that comes with the package (made up, no photos)."""
+    folder = Path(__file__).parent / "data"
+    return folder / "example_annotations.json", folder / "example_detections.txt"
 
 
 def is_json(source: str | Path) -> bool:

@@ -4,6 +4,10 @@ Only the layout that writers really produce is read here: an array of objects wi
 Everything else makes `parse_records` return None, and the caller lets Python's json decide what it means.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +22,11 @@ _QUOTE, _BACKSLASH, _COMMA, _COLON = 34, 92, 44, 58
 _OPEN, _CLOSE, _OPEN_ARRAY, _CLOSE_ARRAY = 123, 125, 91, 93
 _CHUNK_BYTES = 1 << 22
 _ID, _IMAGE, _CATEGORY, _CROWD = 0, 1, 2, 3  # columns of `whole`
-_SCORE, _AREA = 4, 5  # columns of `numbers`; before them x, y, width, height
+_SCORE, _AREA, _BOX = 4, 5, 6
+_KEYS = tuple(
+    np.frombuffer(key, np.uint8).copy()
+    for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"score", b"area", b"bbox")
+)
 
 
 class Records(NamedTuple):
@@ -33,7 +41,7 @@ class Records(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def skip_space(text, at, stop):  # type: ignore[no-untyped-def]
+def skip_space(text, at, stop):
     """First byte from `at` on that is not JSON white space."""
     while at < stop and (text[at] == 32 or text[at] == 10 or text[at] == 13 or text[at] == 9):
         at += 1
@@ -41,7 +49,7 @@ def skip_space(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
+def skip_value(text, at, stop):
     """Byte after the JSON value that starts at `at`, -1 if it does not end before `stop`."""
     depth = 0
     while at < stop:
@@ -56,9 +64,9 @@ def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
             if depth == 0:
                 return at
             continue
-        if byte == _OPEN or byte == _OPEN_ARRAY:
+        if byte in (_OPEN, _OPEN_ARRAY):
             depth += 1
-        elif byte == _CLOSE or byte == _CLOSE_ARRAY:
+        elif byte in (_CLOSE, _CLOSE_ARRAY):
             depth -= 1
             if depth == 0:
                 return at + 1
@@ -71,25 +79,15 @@ def skip_value(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _is_key(text, start, stop, name):  # type: ignore[no-untyped-def]
-    if stop - start != len(name):
-        return False
-    for i in range(len(name)):
+def _is_key(text, start, name):
+    for i in range(len(name)):  # noqa: SIM110 (this is compiled)
         if text[start + i] != name[i]:
             return False
     return True
 
 
-_KEYS = tuple(
-    np.frombuffer(key, np.uint8).copy()
-    for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"bbox", b"score", b"area")
-)
-
-
 @njit(nogil=True, cache=True)
-def _parse_objects(  # type: ignore[no-untyped-def]
-    text, at, limit, stop, keys, whole, boxes, scores, areas, present, row, doubtful
-):
+def _parse_objects(text, at, limit, stop, keys, whole, boxes, scores, areas, present, row, doubtful):
     """Read objects from `at` until the array ends or an object would start at or after `limit`.
 
     Returns (next row, where it stopped, doubtful numbers); stopping at -1 means a layout not read here.
@@ -116,18 +114,27 @@ def _parse_objects(  # type: ignore[no-untyped-def]
             if at >= stop or text[at] != _COLON:
                 return row, -1, doubts
             at = skip_space(text, at + 1, stop)
-            column, count = -1, 0
-            if _is_key(text, begin, name_end, keys[4]):
+            column, count, target = -1, 0, -1
+            length = name_end - begin  # no two of the keys are equally long but bbox and area
+            if length == 4 and _is_key(text, begin, keys[_BOX]):
                 if at >= stop or text[at] != _OPEN_ARRAY:
                     return row, -1, doubts
                 at, column, count = skip_space(text, at + 1, stop), 0, 4
                 seen |= HAS_BOX
-            elif _is_key(text, begin, name_end, keys[5]):
-                column, count = _SCORE, 1
-                seen |= HAS_SCORE
-            elif _is_key(text, begin, name_end, keys[6]):
+            elif length == 4 and _is_key(text, begin, keys[_AREA]):
                 column, count = _AREA, 1
                 seen |= HAS_AREA
+            elif length == 5 and _is_key(text, begin, keys[_SCORE]):
+                column, count = _SCORE, 1
+                seen |= HAS_SCORE
+            elif length == 8 and _is_key(text, begin, keys[_IMAGE]):
+                target = _IMAGE
+            elif length == 11 and _is_key(text, begin, keys[_CATEGORY]):
+                target = _CATEGORY
+            elif length == 2 and _is_key(text, begin, keys[_ID]):
+                target = _ID
+            elif length == 7 and _is_key(text, begin, keys[_CROWD]):
+                target = _CROWD
             if count > 0:
                 for i in range(count):
                     begin = at
@@ -150,22 +157,17 @@ def _parse_objects(  # type: ignore[no-untyped-def]
                         if at >= stop or text[at] != (_COMMA if i < 3 else _CLOSE_ARRAY):
                             return row, -1, doubts
                         at = skip_space(text, at + 1, stop)
+            elif target >= 0:
+                value, at, found = parse_integer(text, at, stop)
+                if not found:
+                    return row, -1, doubts
+                whole[target, row] = value
+                if target < _CROWD:
+                    seen |= HAS_ID << target
             else:
-                target = -1
-                for k in range(4):
-                    if _is_key(text, begin, name_end, keys[k]):
-                        target = k
-                if target >= 0:
-                    value, at, found = parse_integer(text, at, stop)
-                    if not found:
-                        return row, -1, doubts
-                    whole[target, row] = value
-                    if target < _CROWD:
-                        seen |= HAS_ID << target
-                else:
-                    at = skip_value(text, at, stop)
-                    if at < 0:
-                        return row, -1, doubts
+                at = skip_value(text, at, stop)
+                if at < 0:
+                    return row, -1, doubts
             at = skip_space(text, at, stop)
             if at < stop and text[at] == _COMMA:
                 at = skip_space(text, at + 1, stop)
@@ -186,16 +188,7 @@ def _parse_objects(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _count_objects(text, start, stop):  # type: ignore[no-untyped-def]
-    """Opening braces in text[start:stop]: at least as many as objects."""
-    count = 0
-    for at in range(start, stop):
-        count += text[at] == _OPEN
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _next_object(text, at, stop):  # type: ignore[no-untyped-def]
+def _next_object(text, at, stop):
     """Start of the first `{` after a `}` and a comma: most likely where an object of the array begins."""
     while at < stop:
         if text[at] == _CLOSE:
@@ -217,8 +210,9 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
     stop = len(text) if stop is None else stop
     first = int(skip_space(text, start + 1, stop))
     if first < stop and text[first] == _CLOSE_ARRAY:
+        none = np.empty(0)
         return Records(
-            np.empty((4, 0), np.int64), np.empty((0, 4)), *np.empty((2, 0)), np.empty(0, np.uint8), first + 1
+            np.empty((4, 0), np.int64), np.empty((0, 4)), none, none, np.empty(0, np.uint8), first + 1
         )
     pieces = max(1, min((stop - first) // _CHUNK_BYTES, 8 * thread_count()))
     cuts = {
@@ -232,8 +226,9 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
 
 
 def _parse_chunks(text: npt.NDArray[np.uint8], bounds: list[int]) -> Records | None:
-    chunks = list(zip(bounds, bounds[1:], strict=False))
-    counts = thread_map(lambda chunk: int(_count_objects(text, *chunk)), chunks)
+    chunks = list(itertools.pairwise(bounds))
+    # Opening braces: as many as objects, or more where objects hold objects.
+    counts = thread_map(lambda chunk: int(np.count_nonzero(text[slice(*chunk)] == _OPEN)), chunks)
     offsets = np.concatenate(([0], np.cumsum(counts)))
     total = int(offsets[-1])
     whole, boxes = np.empty((4, total), np.int64), np.empty((total, 4))

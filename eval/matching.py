@@ -1,10 +1,14 @@
 """Which detections hit which ground truth? Greedy matching per image and class, best score first.
 
-All classes go through one compiled loop over detections sorted once: class, then score, ties by image and then
-by place in the file. Since images do not influence each other, walking a class in this order matches every
-image in its own order too, and the outcomes are already in the order that average precision needs.
+All classes go through one compiled loop over detections sorted once: class, then score, ties by image and
+then by place in the file. Since images do not influence each other, walking a class in this order matches
+every image in its own order too, and the outcomes are already in the order that average precision needs.
 """
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +37,8 @@ class Matches:
     class_start (C + 1,) class c owns [class_start[c], class_start[c + 1])
     positives   (C,) ground-truth boxes that count
     counted     (G,) which boxes those are
+    thresholds  (G,) the overlap each box asked for
+    rule        FREE_BOXES or BEST_BOX
     """
 
     order: Int32s
@@ -41,10 +47,12 @@ class Matches:
     class_start: Ints
     positives: Ints
     counted: Bools
+    thresholds: Floats
+    rule: int
 
 
 def small_box_thresholds(annotations: Annotations, iou: float = 0.5) -> Floats:
-    """ILSVRC's threshold of every box (G,): min(iou, w*h / ((w+10)*(h+10))), kinder to boxes of few pixels."""
+    """ILSVRC's threshold of every box (G,): min(iou, w*h / ((w+10)*(h+10))), kinder to small boxes."""
     boxes, extent = annotations.boxes, float(annotations.last_pixel)
     width = boxes[:, 2] - boxes[:, 0] + extent
     height = boxes[:, 3] - boxes[:, 1] + extent
@@ -70,7 +78,9 @@ def match(
     blacklist = annotations.blacklist[np.argsort(annotations.blacklist[:, 1], kind="stable")]
     blacklist_start = np.searchsorted(blacklist[:, 1], np.arange(classes + 1))
     counted = ~ignored_boxes
-    counted &= ~np.isin(_pairs(annotations.image, annotations.label, images), _pairs(*blacklist.T, images))
+    counted &= ~np.isin(
+        _pairs(annotations.image, annotations.label, images), _pairs(blacklist[:, 0], blacklist[:, 1], images)
+    )
     keys = sortable_bits(detections.scores)
     outcome = np.empty(len(order), np.int8)
     matched = np.empty(len(order), np.int32)
@@ -85,7 +95,7 @@ def match(
 
     thread_map(run, even_spans(class_start))
     positives = np.bincount(annotations.label[counted], minlength=classes).astype(np.int64)
-    return Matches(order, outcome, matched, class_start, positives, counted)
+    return Matches(order, outcome, matched, class_start, positives, counted, thresholds, rule)
 
 
 def _pairs(image: np.ndarray, label: np.ndarray, images: int) -> Ints:
@@ -97,7 +107,7 @@ def even_spans(class_start: Ints) -> list[tuple[int, int]]:
     pieces = 4 * thread_count()
     targets = class_start[-1] * np.arange(1, pieces) // pieces
     cuts = np.unique(np.concatenate(([0], np.searchsorted(class_start, targets), [len(class_start) - 1])))
-    return [(int(a), int(b)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
 
 
 def sort_by_class(image: Int32s, label: Int32s, images: int, classes: int) -> tuple[Int32s, Ints]:
@@ -109,7 +119,7 @@ def sort_by_class(image: Int32s, label: Int32s, images: int, classes: int) -> tu
 
 
 @njit(nogil=True, cache=True)
-def _counting_sort(keys, order, kinds):  # type: ignore[no-untyped-def]
+def _counting_sort(keys, order, kinds):
     """Stable reordering of `order` by keys[order] in [0, kinds), and the start of each kind (kinds + 1,)."""
     start = np.zeros(kinds + 1, np.int64)
     for key in keys:
@@ -132,7 +142,7 @@ def sortable_bits(scores: Floats) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def sort_stable(keys, items, spare, counts):  # type: ignore[no-untyped-def]
+def sort_stable(keys, items, spare, counts):
     """Sort `items` (N,) by keys[items], stable. `spare` (N,) and `counts` (6, 2048) are scratch."""
     size = len(items)
     if size < 64:
@@ -168,11 +178,12 @@ def sort_stable(keys, items, spare, counts):  # type: ignore[no-untyped-def]
             row[value] += 1
         source, target = target, source
     if source is not items:
-        items[:] = source
+        for i in range(size):  # assigning the slice would compile numba's error messages too, for seconds
+            items[i] = source[i]
 
 
 @njit(nogil=True, cache=True)
-def _match_classes(  # type: ignore[no-untyped-def]
+def _match_classes(
     first, last, order, class_start, keys, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, thresholds, ignored_boxes,
     blacklist_start, blacklist, rule, extent, images, outcome, matched,

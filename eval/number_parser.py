@@ -4,7 +4,13 @@ Short numbers are exact with one floating-point operation (Clinger 1990). Longer
 64-bit power of ten, which bounds the true value between two neighbours 2**-64 apart (the idea of Lemire,
 "Number Parsing at a Gigabyte per Second", 2021); where rounding could go either way, about once in a thousand
 long numbers, the caller is told to ask Python.
+
+numba caches compiled code by the file of the caller: after a change here, touch text_parser.py and
+json_parser.py.
 """
+
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
 
 import math
 
@@ -43,7 +49,7 @@ _EXACT_INTEGERS = np.uint64(1 << 53)
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _high_word(a, b):  # type: ignore[no-untyped-def]
+def _high_word(a, b):
     """Upper 64 bits of the 128-bit product of two uint64."""
     a_low, a_high, b_low, b_high = a & _LOW, a >> _32, b & _LOW, b >> _32
     cross_1, cross_2 = a_low * b_high, a_high * b_low
@@ -52,8 +58,8 @@ def _high_word(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _round_long(digits, power, truncated):  # type: ignore[no-untyped-def]
-    """(digits * 10**power to nearest, status); `truncated`: more digits followed, the value is a bit larger."""
+def _round_long(digits, power, truncated):
+    """(digits * 10**power to nearest, status); `truncated`: more digits followed, it is a bit larger."""
     if power < _SMALLEST_POWER or power > _LARGEST_POWER:
         return 0.0, ASK_PYTHON
     shift = 0
@@ -77,7 +83,25 @@ def _round_long(digits, power, truncated):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
+def _leading_digits(text, at, stop):
+    """The first 19 significant digits of a number: (digits, power, whether any of the rest is not zero)."""
+    digits, power, used = np.uint64(0), 0, 0
+    truncated, fraction = False, False
+    for i in range(at, stop):
+        if text[i] == 46:
+            fraction = True
+        elif used < 19:
+            digits = digits * _10 + np.uint64(text[i] - 48)
+            used += digits > 0
+            power -= fraction
+        else:
+            truncated = truncated or text[i] != 48
+            power += not fraction
+    return digits, power, truncated
+
+
+@njit(nogil=True, cache=True)
+def parse_number(text, at, stop):
     """Read a decimal number of `text` (uint8) that starts at `at`; return (value, end, status).
 
     Grammar: sign, digits, fraction, exponent, as `float` takes them. `end` is the first byte not read, whose
@@ -87,29 +111,24 @@ def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
     if at < stop and (text[at] == 45 or text[at] == 43):
         negative = text[at] == 45
         at += 1
-    digits, power, used, seen, truncated = np.uint64(0), 0, 0, 0, False
+    first = at
+    digits, power, truncated = np.uint64(0), 0, False
     while at < stop and 48 <= text[at] <= 57:
-        if used < 19:
-            digits = digits * _10 + np.uint64(text[at] - 48)
-            used += digits > 0
-        else:
-            power += 1
-            truncated = truncated or text[at] != 48
+        digits = digits * _10 + np.uint64(text[at] - 48)
         at += 1
-        seen += 1
+    seen = at - first
     if at < stop and text[at] == 46:
         at += 1
+        point = at
         while at < stop and 48 <= text[at] <= 57:
-            if used < 19:
-                digits = digits * _10 + np.uint64(text[at] - 48)
-                used += digits > 0
-                power -= 1
-            else:
-                truncated = truncated or text[at] != 48
+            digits = digits * _10 + np.uint64(text[at] - 48)
             at += 1
-            seen += 1
+        power = point - at
+        seen -= power
     if seen == 0:
         return 0.0, at, MALFORMED
+    if seen > 19:  # more than an uint64 is sure to hold: read them again with care
+        digits, power, truncated = _leading_digits(text, first, at)
     if at < stop and (text[at] == 101 or text[at] == 69):
         end, exponent, sign, some = at + 1, 0, 1, False
         if end < stop and (text[end] == 45 or text[end] == 43):
@@ -135,7 +154,7 @@ def parse_number(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def parse_integer(text, at, stop):  # type: ignore[no-untyped-def]
+def parse_integer(text, at, stop):
     """Read an integer of up to 18 digits; return (value, end, found)."""
     negative = False
     if at < stop and (text[at] == 45 or text[at] == 43):

@@ -1,6 +1,6 @@
 """The rules of each benchmark, and the one call that applies them: detections + annotations -> result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,9 +35,20 @@ class Evaluation:
     protocol: str
     iou: float
     classes: tuple[ClassResult, ...]
-    num_images: int
-    matches: Matches | None
-    summary: dict[str, float]
+    detections: Detections
+    annotations: Annotations
+    matches: Matches | None = None
+    summary: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> int:
+        """Images evaluated, with or without boxes."""
+        return len(self.annotations.images)
+
+    @property
+    def style(self) -> int:
+        """How this protocol reads the curve: AREA or ELEVEN_POINTS of eval.average_precision."""
+        return ELEVEN_POINTS if self.protocol == "voc2007" else AREA
 
     @property
     def counted(self) -> list[ClassResult]:
@@ -56,9 +67,14 @@ class Evaluation:
 
 
 def evaluate(
-    detections: Detections, annotations: Annotations, *, protocol: str = "ilsvrc", iou: float = 0.5
+    detections: Detections,
+    annotations: Annotations,
+    *,
+    protocol: str = "ilsvrc",
+    iou: float = 0.5,
+    engine: str = "own",
 ) -> Evaluation:
-    """Evaluate under one of PROTOCOLS.
+    """Evaluate under one of PROTOCOLS; `engine` "pycocotools" lets that program compute coco.
 
     ilsvrc   every box may be matched at min(iou, its own threshold); a taken box is passed over
     iou50    PASCAL VOC's matching (best box, IoU > iou), area under the curve; every box counts but crowds
@@ -71,10 +87,14 @@ def evaluate(
         raise ValueError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     if not 0 < iou <= 1:
         raise ValueError(f"the IoU threshold is {iou:g}, expected above 0 and at most 1")
+    if engine not in ("own", "pycocotools") or (engine == "pycocotools" and protocol != "coco"):
+        raise ValueError(
+            f"engine {engine!r} does not compute {protocol}; pycocotools is for coco, own for all"
+        )
     if protocol == "coco":
         from eval.coco_metrics import evaluate_coco
 
-        return evaluate_coco(detections, annotations)
+        return evaluate_coco(detections, annotations, engine=engine)
     ignored = annotations.crowd
     if protocol in ("voc2007", "voc2012"):
         ignored = ignored | annotations.difficult
@@ -83,18 +103,13 @@ def evaluate(
     else:
         thresholds, rule = np.full(len(annotations.label), iou), BEST_BOX
     matches = match(detections, annotations, thresholds=thresholds, rule=rule, ignored_boxes=ignored)
-    aps = average_precisions(matches, style=ELEVEN_POINTS if protocol == "voc2007" else AREA)
-    return Evaluation(
-        protocol=protocol,
-        iou=iou,
-        classes=class_results(annotations, matches, aps),
-        num_images=len(annotations.images),
-        matches=matches,
-        summary={},
+    result = Evaluation(protocol, iou, (), detections, annotations, matches)
+    return replace(
+        result, classes=_class_results(annotations, matches, average_precisions(matches, style=result.style))
     )
 
 
-def class_results(annotations: Annotations, matches: Matches, aps: np.ndarray) -> tuple[ClassResult, ...]:
+def _class_results(annotations: Annotations, matches: Matches, aps: np.ndarray) -> tuple[ClassResult, ...]:
     """Put the table together from matches and APs (C,)."""
     sizes = np.diff(matches.class_start)
     hits = np.add.reduceat(

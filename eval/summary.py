@@ -1,91 +1,164 @@
-"""What an evaluation prints and the tables it writes: terminal, JSON, CSV."""
+"""What an evaluation prints, and the tables it writes: terminal, JSON, CSV."""
 
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from eval.atomic import writing
+from eval.bootstrap import Comparison, Interval
+from eval.errors import CAUSES, ErrorBreakdown
 from eval.protocols import ClassResult, Evaluation
 
+_EXTREMES = 10  # classes named as worst and best
 
-def print_evaluation(result: Evaluation, *, console: Console | None = None, extremes: int = 10) -> None:
-    """Print the per-class table, the worst and best classes, and the means."""
+
+def print_evaluation(
+    result: Evaluation,
+    *,
+    interval: Interval | None = None,
+    breakdown: ErrorBreakdown | None = None,
+    console: Console | None = None,
+) -> None:
+    """Print the per-class table, the worst and best classes, the causes of error, and the means."""
     console = console or Console()
-    console.print(_table("classes", list(result.classes)))
+    console.print(_class_table("classes", result.classes))
     ranked = sorted(result.counted, key=lambda row: row.ap)
-    if len(ranked) > extremes:
-        console.print(_table(f"worst {extremes}", ranked[:extremes]))
-        console.print(_table(f"best {extremes}", ranked[: -extremes - 1 : -1]))
-    for name, value in result.summary.items():
-        console.print(f"{name:<9} {value:.6f}", highlight=False)
-    console.print(headline(result), highlight=False)
+    if len(ranked) > 2 * _EXTREMES:
+        console.print(_class_table("worst classes", ranked[:_EXTREMES]))
+        console.print(_class_table("best classes", ranked[: -_EXTREMES - 1 : -1]))
+    if breakdown:
+        table = _table("what the errors cost", "cause", "number", "mean AP without", "gain")
+        for cause in CAUSES:
+            without, gain = breakdown.mean_ap_without[cause], breakdown.gain(cause)
+            table.add_row(cause, f"{breakdown.counts[cause]:,}", f"{without:.4f}", f"{gain:+.4f}")
+        console.print(table)
+    console.print(headline(result, interval), highlight=False, soft_wrap=True)
 
 
-def headline(result: Evaluation) -> str:
-    """The result in three lines."""
+def headline(result: Evaluation, interval: Interval | None = None) -> str:
+    """The result in a few lines."""
     boxes = sum(row.num_gt for row in result.classes)
     detections = sum(row.num_detections for row in result.classes)
     threshold = "IoU .50:.05:.95" if result.protocol == "coco" else f"IoU {result.iou:g}"
-    lines = [
-        f"{result.protocol}, {threshold}: {detections:,} detections, {boxes:,} boxes, {result.num_images:,} images",
+    lines = [f"{name:<9} {value:.6f}" for name, value in result.summary.items()]
+    lines += [
+        f"{result.protocol}, {threshold}: {detections:,} detections, {boxes:,} boxes, "
+        f"{result.num_images:,} images",
         f"mean AP   {result.mean_ap:.6f}",
         f"median AP {result.median_ap:.6f}",
         f"classes   {len(result.counted)} counted of {len(result.classes)}",
     ]
     if len(result.counted) < len(result.classes):
         lines[-1] += " (the others have no ground truth here)"
+    if interval:
+        lines[-3] += f"  ({_interval(interval)})"
     return "\n".join(lines)
 
 
-def _table(title: str, rows: list[ClassResult]) -> Table:
+def print_comparison(
+    comparison: Comparison,
+    first: Evaluation,
+    second: Evaluation,
+    *,
+    names: tuple[str, str],
+    console: Console | None = None,
+) -> None:
+    """Print which of two results is better, by how much, and in which classes."""
+    console = console or Console()
+    label = [k for k, row in enumerate(first.classes) if row.num_gt]
+    label.sort(key=lambda k: comparison.per_class[k])
+    picked = label if len(label) <= _EXTREMES else label[: _EXTREMES // 2] + label[-_EXTREMES // 2 :]
+    table = _table("largest differences", "class", names[0], names[1], "difference")
+    for k in picked:
+        a, b = first.classes[k], second.classes[k]
+        table.add_row(a.name, f"{a.ap:.4f}", f"{b.ap:.4f}", f"{comparison.per_class[k]:+.4f}")
+    console.print(table)
+    difference = comparison.difference
+    odds = ""
+    if difference.replicates:
+        odds = f" ({_interval(difference)})\n{comparison.better:.1%} of the draws favour {names[1]}"
+    console.print(
+        f"mean AP   {names[0]} {first.mean_ap:.6f}, {names[1]} {second.mean_ap:.6f}\n"
+        f"difference {difference.value:+.6f}{odds}\n"
+        f"classes won: {names[0]} {comparison.wins[0]}, {names[1]} {comparison.wins[1]}, "
+        f"equal {comparison.wins[2]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _interval(interval: Interval) -> str:
+    span = f"{interval.level:.0%} interval {interval.low:.4f} to {interval.high:.4f}"
+    return f"{span} over {interval.replicates:,} draws of the images"
+
+
+def _table(title: str, name: str, *figures: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("id", justify="right")
-    table.add_column("class")
-    for name in ("AP", "recall", "boxes", "detections"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            str(row.id),
-            row.name,
-            _figure(row.ap),
-            _figure(row.recall),
-            f"{row.num_gt:,}",
-            f"{row.num_detections:,}",
-        )
+    table.add_column(name)
+    for figure in figures:
+        table.add_column(figure, justify="right")
     return table
 
 
-def _figure(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
+def _class_table(title: str, rows: Sequence[ClassResult]) -> Table:
+    table = _table(title, "class", "id", "AP", "recall", "boxes", "detections")
+    for row in rows:
+        figures = ("-" if math.isnan(value) else f"{value:.4f}" for value in (row.ap, row.recall))
+        table.add_row(row.name, str(row.id), *figures, f"{row.num_gt:,}", f"{row.num_detections:,}")
+    return table
 
 
-def as_json(result: Evaluation) -> dict[str, Any]:
+def as_json(
+    result: Evaluation,
+    *,
+    interval: Interval | None = None,
+    breakdown: ErrorBreakdown | None = None,
+    comparison: Comparison | None = None,
+) -> dict[str, Any]:
     """The result as plain values; what is undefined (no ground truth) is None."""
-    return {
+    content: dict[str, Any] = {
+        "mean_ap": result.mean_ap,
+        "median_ap": result.median_ap,
         "protocol": result.protocol,
         "iou": None if result.protocol == "coco" else result.iou,
-        "mean_ap": _number(result.mean_ap),
-        "median_ap": _number(result.median_ap),
         "num_images": result.num_images,
         "classes_counted": len(result.counted),
-        **(
-            {"summary": {name: _number(value) for name, value in result.summary.items()}}
-            if result.summary
-            else {}
-        ),
-        "classes": [
-            {name: _number(value) for name, value in row._asdict().items()} for row in result.classes
-        ],
     }
+    if result.summary:
+        content["summary"] = result.summary
+    if interval:
+        content["mean_ap_interval"] = vars(interval)
+    if breakdown:
+        content["errors"] = {
+            cause: {"count": breakdown.counts[cause], "mean_ap_without": breakdown.mean_ap_without[cause]}
+            for cause in CAUSES
+        }
+    if comparison:
+        first, second, equal = comparison.wins
+        content["comparison"] = {
+            "difference": vars(comparison.difference),
+            "share_of_draws_better": comparison.better,
+            "classes_won": {"detections": first, "compared": second, "equal": equal},
+            "per_class": comparison.per_class.tolist(),
+        }
+    content["classes"] = [row._asdict() for row in result.classes]
+    return _defined(content)
 
 
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _defined(value: Any) -> Any:
+    """JSON has no NaN: None in its place."""
+    if isinstance(value, dict):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float | np.floating) and math.isnan(value) else value
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
@@ -101,4 +174,4 @@ def write_csv(path: str | Path, result: Evaluation) -> None:
         table = csv.writer(file)
         table.writerow(ClassResult._fields)
         for row in result.classes:
-            table.writerow(["" if _number(value) is None else value for value in row])
+            table.writerow(["" if value is None else value for value in _defined(list(row))])

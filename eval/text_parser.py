@@ -1,5 +1,9 @@
 """Lines of seven numbers (the ILSVRC submission format) to arrays, compiled and in parallel chunks."""
 
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -25,20 +29,11 @@ class Rows(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def _count_lines(text, start, stop):  # type: ignore[no-untyped-def]
-    """Lines in text[start:stop], blank ones and an unfinished last one included."""
-    lines = 1 if start < stop and text[stop - 1] != _NEWLINE else 0
-    for at in range(start, stop):
-        lines += text[at] == _NEWLINE
-    return lines
+def _parse_lines(text, start, stop, image_index, class_id, scores, boxes, row, doubtful):
+    """Fill the arrays from `row` on; return (next row, start of the first bad line or -1, doubts).
 
-
-@njit(nogil=True, cache=True)
-def _parse_lines(text, start, stop, image_index, class_id, scores, boxes, row, doubtful):  # type: ignore[no-untyped-def]
-    """Fill the arrays from `row` on; return (next row, start of the first bad line or -1, doubtful numbers).
-
-    `doubtful` (K, 4) collects (row, field, begin, end) of numbers that Python has to round. A line is bad when it
-    is not two integers and five numbers, or when `doubtful` is full.
+    `doubtful` (K, 4) collects (row, field, begin, end) of numbers that Python has to round. A line is bad
+    when it is not two integers and five numbers, or when `doubtful` is full.
     """
     at, doubts = start, 0
     while at < stop:
@@ -100,8 +95,9 @@ def _chunk_bounds(text: npt.NDArray[np.uint8]) -> list[int]:
 def parse_rows(text: npt.NDArray[np.uint8]) -> Rows:
     """Parse `text` (bytes of a file) into rows; numbers equal `float` of their text to the last bit."""
     bounds = _chunk_bounds(text)
-    chunks = list(zip(bounds, bounds[1:], strict=False))
-    lines = thread_map(lambda chunk: int(_count_lines(text, *chunk)), chunks)
+    chunks = list(itertools.pairwise(bounds))
+    lines = thread_map(lambda chunk: int(np.count_nonzero(text[slice(*chunk)] == _NEWLINE)), chunks)
+    lines[-1] += len(text) > 0 and text[-1] != _NEWLINE
     offsets = np.concatenate(([0], np.cumsum(lines)))
     image_index = np.empty(offsets[-1], np.int64)
     class_id = np.empty(offsets[-1], np.int64)

@@ -1,16 +1,16 @@
 """PASCAL VOC annotations: XML with 1-based inclusive corners and a difficult flag."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from eval.dataset import Annotations, Category, make_annotations
-from eval.xml_files import XmlAnnotations, read_objects
+from eval.xml_files import XmlAnnotations, read_objects, write_objects
 
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
 
@@ -37,3 +37,11 @@ def annotations_of(found: XmlAnnotations) -> Annotations:
         difficult=[item.difficult for item in found.objects],
         last_pixel=True,
     )
+
+
+def write_annotations(
+    folder: str | Path, annotations: Annotations, *, sizes: Sequence[tuple[int, int]] | None = None
+) -> None:
+    """Write one VOC XML per image; see `eval.xml_files.write_objects`."""
+    names = [category.name for category in annotations.categories]
+    write_objects(folder, annotations, class_names=names, first_pixel=1, sizes=sizes)

@@ -9,14 +9,16 @@ import io
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
 
-from eval.dataset import ImageSet
+from eval.atomic import writing
+from eval.dataset import Annotations, ImageSet
 
 _BLOCK = 512  # tar's unit
 _PAX_CHANGES_MEMBER = re.compile(rb" (path|linkpath|size|hdrcharset|GNU\.sparse[^=]*)=")
@@ -101,7 +103,8 @@ def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
     tarfile takes 0.1 ms a member, most of the time of a whole evaluation; annotation archives need none of
     what it can do beyond this. Pax headers are passed over when they only say times and owners.
     """
-    members, at = [], 0
+    members: list[tuple[str, bytes]] = []
+    at = 0
     while at + _BLOCK <= len(raw):
         header = raw[at : at + _BLOCK]
         if header.count(0) == _BLOCK:
@@ -129,8 +132,8 @@ def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
 def parse_annotation(file: XmlFile) -> list[XmlObject]:
     """Return the objects of an ILSVRC or VOC annotation.
 
-    Raises ValueError, naming the file, if the XML is broken, declares a document type or entities, or an object
-    lacks its name or a corner or has corners that are not ordered finite numbers.
+    Raises ValueError, naming the file, if the XML is broken, declares a document type or entities, or an
+    object lacks its name or a corner or has corners that are not ordered finite numbers.
     """
     tags: list[str] = []
     texts: list[str] = []
@@ -185,9 +188,8 @@ def _object(where: str, fields: dict[str, str]) -> XmlObject:
         raise ValueError(f"{where}: a corner of {name} is not a number: {error}") from error
     # Written so that NaN fails too.
     if not (-1e9 <= xmin <= xmax <= 1e9 and -1e9 <= ymin <= ymax <= 1e9):
-        raise ValueError(
-            f"{where}: the box of {name} is {xmin:g} {ymin:g} {xmax:g} {ymax:g}, expected xmin <= xmax, ymin <= ymax"
-        )
+        box = f"{xmin:g} {ymin:g} {xmax:g} {ymax:g}"
+        raise ValueError(f"{where}: the box of {name} is {box}, expected xmin <= xmax and ymin <= ymax")
     return XmlObject(name, xmin, ymin, xmax, ymax, fields.get("difficult", "0").strip() == "1")
 
 
@@ -203,11 +205,11 @@ class XmlAnnotations(NamedTuple):
 def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None) -> XmlAnnotations:
     """Read the annotation files of the listed images.
 
-    `image_list` maps names to indices; entries such as `n02113978/n02113978_996` are met by their last part, and
-    files of other images are passed over. Without it the images are the files, numbered 1..I by name.
+    `image_list` maps names to indices; entries such as `n02113978/n02113978_996` are met by their last part,
+    and files of other images are passed over. Without it the images are the files, numbered 1..I by name.
 
-    Raises ValueError for a listed image without a file or with two, for a source without any, and for whatever
-    `parse_annotation` refuses.
+    Raises ValueError for a listed image without a file or with two, for a source without any, and for
+    whatever `parse_annotation` refuses.
     """
     wanted = None
     if image_list is not None:
@@ -239,3 +241,42 @@ def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None
         [item for stem in stems for item in files[stem][1]],
         [owner for owner, stem in enumerate(stems) for _ in files[stem][1]],
     )
+
+
+def write_objects(
+    folder: str | Path,
+    annotations: Annotations,
+    *,
+    class_names: Sequence[str],
+    first_pixel: int,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> None:
+    """Write `name.xml` for every image: inclusive corners that count from `first_pixel` (0 ILSVRC, 1 VOC).
+
+    class_names (C,) replace the labels; sizes (I,) are (width, height), left out of the files if unknown.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    shift = np.array([0, 0, *[0 if annotations.last_pixel else -1] * 2]) + first_pixel
+    by_image = np.argsort(annotations.image, kind="stable")
+    start = np.searchsorted(annotations.image[by_image], np.arange(len(annotations.images) + 1))
+    for number, name in enumerate(annotations.images.names):
+        root = ElementTree.Element("annotation")
+        ElementTree.SubElement(root, "filename").text = name
+        if sizes is not None:
+            size = ElementTree.SubElement(root, "size")
+            for tag, value in zip(("width", "height"), sizes[number], strict=True):
+                ElementTree.SubElement(size, tag).text = str(value)
+        for g in by_image[start[number] : start[number + 1]]:
+            element = ElementTree.SubElement(root, "object")
+            ElementTree.SubElement(element, "name").text = class_names[annotations.label[g]]
+            if annotations.difficult[g]:
+                ElementTree.SubElement(element, "difficult").text = "1"
+            box = ElementTree.SubElement(element, "bndbox")
+            for tag, value in zip(
+                ("xmin", "ymin", "xmax", "ymax"), annotations.boxes[g] + shift, strict=True
+            ):
+                ElementTree.SubElement(box, tag).text = f"{value:.12g}"
+        ElementTree.indent(root, "\t")
+        with writing(target / f"{PurePosixPath(name).stem}.xml") as file:
+            file.write(ElementTree.tostring(root, encoding="unicode") + "\n")

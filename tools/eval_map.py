@@ -5,9 +5,10 @@ examples:
     python tools/eval_map.py --detections val.pred.txt --annotations ILSVRC2013_DET_bbox_val.tgz \\
         --image-list val.txt --blacklist ILSVRC2014_det_validation_blacklist.txt
   COCO results under COCO's own rules
-    python tools/eval_map.py --protocol coco --detections results.json --annotations instances_val2017.json
-  which of two detectors is better, and is the difference more than luck?
-    python tools/eval_map.py --detections a.json --compare b.json --annotations instances.json --html report.html
+    python tools/eval_map.py --protocol coco --detections results.json --annotations instances.json
+  is the second detector better, and by more than luck? with a page to look at
+    python tools/eval_map.py --detections a.json --compare b.json --annotations instances.json \\
+        --html report.html
 """
 
 import argparse
@@ -17,58 +18,118 @@ from pathlib import Path
 
 from detector.command_line import run
 
+# Those of eval.protocols, not imported from there so that --help need not wait for numba.
+PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
+
 
 def main() -> int:
-    """Parse, read, evaluate, print, write."""
+    """Parse, and hand over to the package."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--detections",
-        type=Path,
-        metavar="FILE",
-        help="submission text (.gz too), COCO results, detections.json",
-    )
+    add("--detections", type=Path, metavar="FILE", help="submission (.gz too), COCO results, detections.json")
     add(
         "--annotations",
         type=Path,
         metavar="PATH",
-        help="COCO JSON, or a folder, tar or zip of ILSVRC or VOC XML",
+        help="COCO JSON, or folder, tar or zip of ILSVRC or VOC XML",
     )
     add(
         "--image-list", type=Path, metavar="FILE", help="lines `name index`: the images that count (XML only)"
     )
     add("--blacklist", type=Path, metavar="FILE", help="lines `image_index wnid`: pairs to leave out")
+    add("--protocol", choices=PROTOCOLS, default="ilsvrc", help="default: %(default)s")
     add(
-        "--protocol",
-        choices=("ilsvrc", "iou50", "voc2007", "voc2012", "coco"),
-        default="ilsvrc",
-        help="default: %(default)s",
+        "--iou", type=float, default=0.5, help="overlap that makes a hit (not for coco), default: %(default)s"
     )
-    add("--iou", type=float, default=0.5, help="overlap that makes a hit, default: %(default)s")
+    add(
+        "--engine",
+        choices=("own", "pycocotools"),
+        default="own",
+        help="who computes coco, default: %(default)s",
+    )
+    add("--compare", type=Path, metavar="FILE", help="other detections to set against --detections")
+    add("--errors", action="store_true", help="say what the false positives and missed boxes cost")
+    add(
+        "--bootstrap",
+        type=int,
+        metavar="N",
+        help="draws for intervals; 1000 with --compare or --html, else none",
+    )
     add("--json", type=Path, metavar="OUT", help="write the result here")
     add("--csv", type=Path, metavar="OUT", help="write the per-class table here")
+    add("--html", type=Path, metavar="OUT", help="write a page with figures here")
     arguments = parser.parse_args()
+    if arguments.detections is None or arguments.annotations is None:
+        return run(lambda: explain(arguments))
     return run(lambda: evaluate_files(arguments))
 
 
-def evaluate_files(arguments: argparse.Namespace) -> int:
-    """Do what the arguments say."""
-    from eval import inputs, summary
-    from eval.protocols import evaluate
+def explain(arguments: argparse.Namespace) -> int:
+    """Say what is missing and show a command that runs at once."""
+    from eval.inputs import example_files
 
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    annotations = inputs.read_annotations(
-        arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
+    if arguments.detections or arguments.annotations:
+        missing = "--annotations" if arguments.detections else "--detections"
+        raise ValueError(f"{missing} is missing; both --detections and --annotations are needed")
+    annotations, detections = example_files()
+    # Installed, the tool is a program of its own; in a checkout it is a script.
+    command = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name
+    print(
+        "eval_map.py needs detections (ILSVRC submission text, COCO results or detections.json) and\n"
+        "annotations (COCO JSON, or a folder or archive of ILSVRC or VOC XML); --help lists everything.\n"
+        "This runs at once:\n\n"
+        f"  {command} --detections {detections} \\\n      --annotations {annotations}"
     )
-    detections = inputs.read_detections(arguments.detections, annotations)
-    result = evaluate(detections, annotations, protocol=arguments.protocol, iou=arguments.iou)
-    summary.print_evaluation(result)
+    return 0
+
+
+def evaluate_files(arguments: argparse.Namespace) -> int:
+    """Read, evaluate, print, write."""
+    from eval import inputs, summary
+    from eval.bootstrap import REPLICATES, bootstrap_mean_ap, compare
+    from eval.errors import break_down
+    from eval.protocols import Evaluation, evaluate
+
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        annotations = inputs.read_annotations(
+            arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
+        )
+
+        def result_of(path: Path) -> Evaluation:
+            return evaluate(
+                inputs.read_detections(path, annotations), annotations,
+                protocol=arguments.protocol, iou=arguments.iou, engine=arguments.engine,
+            )  # fmt: skip
+
+        result = result_of(arguments.detections)
+        other = result_of(arguments.compare) if arguments.compare else None
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    one_matching = result.matches is not None  # coco has ten
+    draws = arguments.bootstrap
+    if draws is None:
+        draws = REPLICATES if one_matching and (arguments.html or other) else 0
+    interval = bootstrap_mean_ap(result, replicates=draws) if draws else None
+    breakdown = break_down(result) if arguments.errors or (arguments.html and one_matching) else None
+    comparison = compare(result, other, replicates=draws) if other else None
+    summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
+    if comparison and other:
+        names = (arguments.detections.name, arguments.compare.name)
+        summary.print_comparison(comparison, result, other, names=names)
     if arguments.json:
-        summary.write_json(arguments.json, summary.as_json(result))
+        content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)
+        summary.write_json(arguments.json, content)
     if arguments.csv:
         summary.write_csv(arguments.csv, result)
+    if arguments.html:
+        from eval.report import write_report
+
+        write_report(
+            arguments.html, result, title=arguments.detections.name, interval=interval, breakdown=breakdown,
+            comparison=comparison, other_title=arguments.compare.name if arguments.compare else "",
+        )  # fmt: skip
     return 0
 
 

@@ -1,10 +1,13 @@
 """Random annotations and detections for the evaluator's tests: small images, many ties, many near misses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from eval.dataset import Annotations, Category, Detections, ImageSet, make_annotations, make_detections
+from eval.evaluator import DetectionEvaluator
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,25 @@ def random_scene(
             image=owner_image, label=owner_label, scores=scores, boxes=pixels, last_pixel=last_pixel
         ),
     )
+
+
+def feed(
+    evaluator: DetectionEvaluator,
+    scene: Scene,
+    images: range,
+    wrap: Callable[[np.ndarray], Any] = np.asarray,
+) -> None:
+    """Give the evaluator some images of a scene, each array handed over as `wrap` makes it."""
+    truth, found = scene.annotations, scene.detections
+    for image in images:
+        mine, theirs = found.image == image, truth.image == image
+        evaluator.update(
+            image,
+            boxes=wrap(found.boxes[mine]),
+            scores=wrap(found.scores[mine]),
+            labels=wrap(found.label[mine]),
+            true_boxes=wrap(truth.boxes[theirs]),
+            true_labels=wrap(truth.label[theirs]),
+            crowd=wrap(truth.crowd[theirs]),
+            difficult=wrap(truth.difficult[theirs]),
+        )

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,15 @@ from hypothesis import strategies as st
 from random_scenes import Scene, random_scene
 
 from eval import coco
-from eval.coco_metrics import UNDEFINED, accumulate, evaluate_coco, evaluate_with_pycocotools
+from eval.coco_metrics import UNDEFINED, accumulate, pycocotools_accumulate
 from eval.protocols import evaluate
 
 
 def assert_equal_to_pycocotools(scene: Scene) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        reference, figures = evaluate_with_pycocotools(scene.detections, scene.annotations)
     ours = accumulate(scene.detections, scene.annotations)
-    np.testing.assert_allclose(ours.precision, reference.eval["precision"][..., -1], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(ours.recall, reference.eval["recall"], rtol=0, atol=1e-12)
-    summary = evaluate_coco(scene.detections, scene.annotations).summary
-    assert summary == pytest.approx(figures, abs=1e-12, nan_ok=True)
+    reference = pycocotools_accumulate(scene.detections, scene.annotations)
+    np.testing.assert_allclose(ours.precision, reference.precision, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.recall, reference.recall, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,30 +40,39 @@ def test_equals_pycocotools(seed: int, images: int, classes: int, boxes: int, de
     )
 
 
+def test_many_classes_do_not_disturb_each_other() -> None:
+    assert_equal_to_pycocotools(
+        random_scene(2, images=8, classes=60, boxes=200, detections=600, last_pixel=False)
+    )
+
+
 def test_the_cap_of_100_detections_per_image_and_class() -> None:
     assert_equal_to_pycocotools(
         random_scene(3, images=1, classes=1, boxes=30, detections=400, last_pixel=False)
     )
 
 
-def test_large_boxes_fall_into_all_size_ranges() -> None:
+@pytest.mark.parametrize("factor", [1.0, 3.0, 10.0])
+def test_large_boxes_fall_into_all_size_ranges(factor: float) -> None:
     scene = random_scene(5, images=4, classes=2, boxes=60, detections=150, last_pixel=False)
-    for factor in (1.0, 3.0, 10.0):
-        scaled = json.loads(json.dumps(coco.as_instances(scene.annotations)))
-        assert scaled["annotations"]
-        boxes = scene.annotations.boxes * factor
-        areas = scene.annotations.areas * factor**2
-        annotations = type(scene.annotations)(
-            **{**vars(scene.annotations), "boxes": boxes, "areas": areas, "coco_areas": areas}
+    truth, found = scene.annotations, scene.detections
+    areas = truth.areas * factor**2
+    assert_equal_to_pycocotools(
+        Scene(
+            replace(truth, boxes=truth.boxes * factor, areas=areas, coco_areas=areas),
+            replace(found, boxes=found.boxes * factor, areas=found.areas * factor**2),
         )
-        detections = type(scene.detections)(
-            **{
-                **vars(scene.detections),
-                "boxes": scene.detections.boxes * factor,
-                "areas": scene.detections.areas * factor**2,
-            }
-        )
-        assert_equal_to_pycocotools(Scene(annotations, detections))
+    )
+
+
+def test_the_twelve_figures_and_the_other_engine() -> None:
+    scene = random_scene(7, images=10, boxes=80, detections=300, last_pixel=False)
+    own = evaluate(scene.detections, scene.annotations, protocol="coco")
+    theirs = evaluate(scene.detections, scene.annotations, protocol="coco", engine="pycocotools")
+    assert len(own.summary) == 12
+    assert own.summary == pytest.approx(theirs.summary, abs=1e-12, nan_ok=True)
+    for row, other in zip(own.classes, theirs.classes, strict=True):
+        assert row == pytest.approx(other, abs=1e-12)
 
 
 def test_a_class_without_ground_truth_is_undefined_and_does_not_count() -> None:

@@ -1,0 +1,171 @@
+"""How sure is a mean AP? Images drawn again with replacement, many times, for one result or a pair.
+
+A draw that holds an image w times counts each of its hits, misses and boxes w times. Copies of an image have
+equal scores and stand together in the ranking, where the interpolated precision is that after the last copy;
+so weighting is the same as evaluating the drawn images anew.
+
+Drawing with replacement lifts the AP of classes with few boxes, so the draws lie above the figure itself; the
+interval is their spread put around the figure.
+"""
+
+# numba infers the types of compiled functions, so they carry no annotations.
+# mypy: allow-untyped-defs, no-check-untyped-defs
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from eval.average_precision import AREA
+from eval.dataset import Floats
+from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE
+from eval.parallel import thread_map
+from eval.protocols import Evaluation
+
+REPLICATES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, the interval around it that spans `level` of the replicates, and their standard deviation."""
+
+    value: float
+    low: float
+    high: float
+    deviation: float
+    replicates: int
+    level: float = LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results on the same images, the second against the first.
+
+    difference  of mean AP with its interval over the same draws of images (none without draws)
+    better      share of the draws in which the second has the higher mean AP (NaN without)
+    wins        classes in which the first, the second, neither has the higher AP (ILSVRC ranks by wins)
+    per_class   (C,) AP of the second minus AP of the first, NaN without ground truth
+    """
+
+    difference: Interval
+    better: float
+    wins: tuple[int, int, int]
+    per_class: Floats
+
+
+def bootstrap_mean_ap(result: Evaluation, *, replicates: int = REPLICATES, seed: int = 0) -> Interval:
+    """Interval of the mean AP over images. Raises ValueError for coco, which has no single matching."""
+    means = _means(result, _draws(result.num_images, replicates, seed))
+    return _interval(result.mean_ap, means)
+
+
+def compare(
+    first: Evaluation, second: Evaluation, *, replicates: int = REPLICATES, seed: int = 0
+) -> Comparison:
+    """Compare two results of the same protocol on the same annotations, draw by draw.
+
+    With `replicates` 0 the difference has no interval, which is all that coco's ten matchings allow.
+    """
+    if first.protocol != second.protocol or first.annotations.images.ids.tolist() != (
+        second.annotations.images.ids.tolist()
+    ):
+        raise ValueError("only results of the same protocol on the same images can be compared")
+    per_class = np.array([b.ap - a.ap for a, b in zip(first.classes, second.classes, strict=True)])
+    wins = (int((per_class < 0).sum()), int((per_class > 0).sum()), int((per_class == 0).sum()))
+    differences = np.empty(0)
+    if replicates:
+        weights = _draws(first.num_images, replicates, seed)
+        differences = _means(second, weights) - _means(first, weights)
+    return Comparison(
+        difference=_interval(second.mean_ap - first.mean_ap, differences),
+        better=float(np.mean(differences > 0)) if replicates else float("nan"),
+        wins=wins,
+        per_class=per_class,
+    )
+
+
+def _interval(value: float, values: Floats) -> Interval:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Interval(value, float("nan"), float("nan"), float("nan"), 0)
+    tail = (1 - LEVEL) / 2
+    low, high = value + np.quantile(values, [tail, 1 - tail]) - values.mean()
+    return Interval(value, float(low), float(high), float(values.std()), len(values))
+
+
+def _draws(images: int, replicates: int, seed: int) -> npt.NDArray[np.uint16]:
+    """How often each image is drawn, (replicates, images)."""
+    if replicates < 1:
+        raise ValueError(f"{replicates} bootstrap draws, expected 1 or more")
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(replicates)]
+    ).astype(np.uint16)
+
+
+def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
+    """Mean AP (replicates,) over the classes that have a box in the draw."""
+    matches = result.matches
+    if matches is None:
+        raise ValueError("intervals need a single threshold, which coco has not; take iou50 or ilsvrc")
+    image = result.detections.image[matches.order]
+    box_start = np.searchsorted(result.annotations.label, np.arange(len(result.classes) + 1))
+
+    def run(label: int) -> Floats:
+        found = slice(matches.class_start[label], matches.class_start[label + 1])
+        boxes = slice(box_start[label], box_start[label + 1])
+        box_image = result.annotations.image[boxes][matches.counted[boxes]]
+        return _weighted_aps(image[found], matches.outcome[found], box_image, weights, result.style)
+
+    aps = np.array(thread_map(run, range(len(result.classes)))).reshape(-1, len(weights))
+    defined = np.isfinite(aps)
+    counts = defined.sum(axis=0)
+    return np.divide(
+        np.where(defined, aps, 0).sum(axis=0), counts, out=np.full(len(weights), np.nan), where=counts > 0
+    )
+
+
+@njit(nogil=True, cache=True)
+def _weighted_aps(image, outcome, box_image, weights, style):
+    """AP of one class under each row of weights; NaN where no box is drawn."""
+    result = np.empty(len(weights))
+    precision = np.empty(len(box_image))
+    hits_after = np.empty(len(box_image))
+    for r in range(len(weights)):
+        weight = weights[r]
+        positives = 0
+        for here in box_image:
+            positives += weight[here]
+        if positives == 0:
+            result[r] = np.nan
+            continue
+        hits, misses, points = 0, 0, 0
+        for i in range(len(outcome)):
+            copies = np.int64(weight[image[i]])
+            if outcome[i] == FALSE_POSITIVE:
+                misses += copies
+            elif outcome[i] == TRUE_POSITIVE and copies > 0:
+                hits += copies
+                precision[points] = hits / (hits + misses)
+                hits_after[points] = hits
+                points += 1
+        for i in range(points - 2, -1, -1):
+            precision[i] = max(precision[i], precision[i + 1])
+        total = 0.0
+        if style == AREA:
+            before = 0.0
+            for i in range(points):
+                recall = hits_after[i] / positives
+                total += (recall - before) * precision[i]
+                before = recall
+        else:
+            i = 0
+            for point in range(11):
+                while i < points and hits_after[i] / positives < 0.1 * point:
+                    i += 1
+                if i < points:
+                    total += precision[i] / 11.0
+        result[r] = total
+    return result

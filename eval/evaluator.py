@@ -1,0 +1,135 @@
+"""Evaluation inside a training loop: reset, update with a batch, compute over all processes."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eval.dataset import Category, ImageSet, make_annotations, make_detections
+from eval.ilsvrc import DET_CATEGORIES
+from eval.protocols import Evaluation, evaluate
+
+ImageId = int | str
+
+
+class DetectionEvaluator:
+    """Collects predictions and ground truth image by image and evaluates them together.
+
+        evaluator = DetectionEvaluator()
+        for image_id, image, target in validation:
+            boxes, scores, labels = detect(image)
+            evaluator.update(image_id, boxes=boxes, scores=scores, labels=labels,
+                             true_boxes=target["boxes"], true_labels=target["labels"])
+        print(evaluator.compute().mean_ap)
+        evaluator.reset()
+
+    Boxes are xyxy, half-open, in pixels; labels are positions in `categories` (0..199 for the DET classes).
+    Arrays may be numpy's, torch's on any device, or lists. Under torch.distributed every process updates with
+    its own images and `compute`, which all of them have to call, returns the result over all; an image that a
+    sampler gave to two processes counts once.
+    """
+
+    def __init__(
+        self, *, categories: Sequence[Category] = DET_CATEGORIES, protocol: str = "ilsvrc", iou: float = 0.5
+    ) -> None:
+        self.categories = tuple(categories)
+        self.protocol = protocol
+        self.iou = iou
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._images: dict[ImageId, dict[str, np.ndarray]] = {}
+
+    def update(
+        self,
+        image_id: ImageId,
+        *,
+        boxes: Any,
+        scores: Any,
+        labels: Any,
+        true_boxes: Any,
+        true_labels: Any,
+        crowd: Any = None,
+        difficult: Any = None,
+    ) -> None:
+        """Add one image: boxes (N, 4), scores and labels (N,), true_boxes (G, 4), true_labels (G,).
+
+        crowd, difficult (G,) flag boxes that count neither way. Raises ValueError for an image that was given
+        before, labels outside the categories, and shapes that do not go together.
+        """
+        if image_id in self._images:
+            raise ValueError(f"image {image_id} was given twice; call reset() between two rounds")
+        row = {
+            "boxes": _array(boxes).astype(np.float64).reshape(-1, 4),
+            "scores": _array(scores).astype(np.float64).reshape(-1),
+            "labels": _array(labels).astype(np.int64).reshape(-1),
+            "true_boxes": _array(true_boxes).astype(np.float64).reshape(-1, 4),
+            "true_labels": _array(true_labels).astype(np.int64).reshape(-1),
+        }
+        boxes_there = len(row["true_boxes"])
+        for name, flags in (("crowd", crowd), ("difficult", difficult)):
+            row[name] = np.zeros(boxes_there, np.bool_) if flags is None else _array(flags).astype(np.bool_)
+        if not len(row["boxes"]) == len(row["scores"]) == len(row["labels"]):
+            raise ValueError(f"image {image_id}: boxes, scores and labels differ in number")
+        if {len(row[name]) for name in ("true_labels", "crowd", "difficult")} != {boxes_there}:
+            raise ValueError(f"image {image_id}: true boxes, their labels and flags differ in number")
+        for name in ("labels", "true_labels"):
+            if len(row[name]) and not (row[name].min() >= 0 and row[name].max() < len(self.categories)):
+                raise ValueError(f"image {image_id}: {name} must lie in 0..{len(self.categories) - 1}")
+        self._images[image_id] = row
+
+    def compute(self) -> Evaluation:
+        """The result over the images of all processes. Raises ValueError if there are none."""
+        images = _gathered(self._images)
+        if not images:
+            raise ValueError("no images to evaluate, call update() first")
+        ids = sorted(images, key=lambda identity: (isinstance(identity, str), identity))
+        rows = [images[identity] for identity in ids]
+
+        def joined(name: str) -> npt.NDArray[Any]:
+            return np.concatenate([row[name] for row in rows])
+
+        def owners(name: str) -> npt.NDArray[np.int64]:
+            return np.repeat(np.arange(len(rows)), [len(row[name]) for row in rows])
+
+        annotations = make_annotations(
+            ImageSet(np.arange(1, len(ids) + 1), tuple(map(str, ids)), made_up=True),
+            self.categories,
+            image=owners("true_labels"),
+            label=joined("true_labels"),
+            boxes=joined("true_boxes"),
+            crowd=joined("crowd"),
+            difficult=joined("difficult"),
+            last_pixel=False,
+        )
+        detections = make_detections(
+            image=owners("labels"), label=joined("labels"), scores=joined("scores"), boxes=joined("boxes"),
+            last_pixel=False,
+        )  # fmt: skip
+        return evaluate(detections, annotations, protocol=self.protocol, iou=self.iou)
+
+
+def _array(values: Any) -> npt.NDArray[Any]:
+    """numpy array of a torch tensor on any device, or of anything numpy takes."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":  # which numpy does not know
+            values = values.float()
+        values = values.numpy()
+    return np.asarray(values)
+
+
+def _gathered(own: dict[ImageId, dict[str, np.ndarray]]) -> dict[ImageId, dict[str, np.ndarray]]:
+    """The images of all torch.distributed processes, of the lowest rank where several have one."""
+    torch = sys.modules.get("torch")  # whoever runs distributed has imported it
+    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return own
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, own)
+    together: dict[ImageId, dict[str, np.ndarray]] = {}
+    for part in reversed(parts):
+        together.update(part)
+    return together

@@ -1,0 +1,156 @@
+"""Intervals, comparison and causes of error against what they claim to be."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_scenes import random_scene
+
+from eval import bootstrap
+from eval.bootstrap import bootstrap_mean_ap, compare
+from eval.dataset import Annotations, Category, Detections, ImageSet, make_annotations, make_detections
+from eval.errors import CAUSES, break_down
+from eval.protocols import evaluate
+
+
+def drawn(
+    annotations: Annotations, detections: Detections, images: np.ndarray
+) -> tuple[Annotations, Detections]:
+    """A new problem from the drawn images, copies side by side in the order of the originals."""
+    images = np.sort(images)
+    boxes = [np.flatnonzero(annotations.image == image) for image in images]
+    found = [np.flatnonzero(detections.image == image) for image in images]
+    g, d = np.concatenate(boxes), np.concatenate(found)
+    copies = np.arange(len(images))
+    truth = make_annotations(
+        ImageSet(np.arange(1, len(images) + 1), tuple(map(str, copies))),
+        annotations.categories,
+        image=np.repeat(copies, [len(rows) for rows in boxes]),
+        label=annotations.label[g],
+        boxes=annotations.boxes[g],
+        crowd=annotations.crowd[g],
+        difficult=annotations.difficult[g],
+        last_pixel=annotations.last_pixel,
+    )
+    owners = np.repeat(copies, [len(rows) for rows in found])
+    again = make_detections(
+        image=owners, label=detections.label[d], scores=detections.scores[d], boxes=detections.boxes[d],
+        last_pixel=detections.last_pixel,
+    )  # fmt: skip
+    return truth, again
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32), protocol=st.sampled_from(["ilsvrc", "voc2007", "voc2012"]))
+def test_weighting_images_is_evaluating_the_drawn_images(seed: int, protocol: str) -> None:
+    scene = random_scene(seed)
+    rng = np.random.default_rng(seed)
+    # Scores that differ: copies of an image tie only with each other.
+    detections = replace(scene.detections, scores=rng.permutation(len(scene.detections)).astype(float))
+    result = evaluate(detections, scene.annotations, protocol=protocol)
+    images = rng.integers(0, 5, 5)
+    weights = np.bincount(images, minlength=5).astype(np.uint16)[None]
+    truth, again = drawn(scene.annotations, detections, images)
+    anew = evaluate(again, truth, protocol=protocol)
+    np.testing.assert_allclose(bootstrap._means(result, weights)[0], anew.mean_ap, rtol=0, atol=1e-12)
+
+
+def test_the_interval_is_repeatable_holds_the_figure_and_narrows_with_more_images() -> None:
+    widths = []
+    for images in (20, 320):
+        scene = random_scene(5, images=images, boxes=4 * images, detections=8 * images)
+        result = evaluate(scene.detections, scene.annotations)
+        interval = bootstrap_mean_ap(result, replicates=200, seed=3)
+        assert interval == bootstrap_mean_ap(result, replicates=200, seed=3)
+        assert interval != bootstrap_mean_ap(result, replicates=200, seed=4)
+        assert interval.low < interval.value == result.mean_ap < interval.high
+        widths.append(interval.high - interval.low)
+    assert widths[1] < widths[0] / 2  # four times narrower in theory
+
+
+def test_comparing_with_itself_and_with_a_worse_one() -> None:
+    scene = random_scene(6, images=60, boxes=240, detections=500)
+    first = evaluate(scene.detections, scene.annotations)
+    same = compare(first, first, replicates=50)
+    assert (same.difference.value, same.difference.low, same.difference.high) == (0, 0, 0)
+    assert same.wins == (0, 0, 3) and same.better == 0
+    rng = np.random.default_rng(0)
+    worse = replace(scene.detections, scores=rng.permutation(scene.detections.scores))
+    hits = np.flatnonzero(first.matches.outcome == 1) if first.matches is not None else np.empty(0, int)
+    assert len(hits)
+    label = worse.label.copy()
+    label[first.matches.order[hits[::2]]] = 2  # type: ignore[union-attr]
+    second = evaluate(replace(worse, label=label), scene.annotations)
+    result = compare(first, second, replicates=200)
+    assert result.difference.high < 0 and result.better < 0.01
+    assert sum(result.wins) == 3 and result.wins[0] >= 2
+    np.testing.assert_allclose(np.mean(result.per_class), result.difference.value)
+
+
+def test_only_like_is_compared_with_like() -> None:
+    scene, other = random_scene(1), random_scene(2)
+    first = evaluate(scene.detections, scene.annotations)
+    with pytest.raises(ValueError, match="same protocol on the same images"):
+        compare(first, evaluate(scene.detections, scene.annotations, protocol="iou50"))
+    with pytest.raises(ValueError, match="same protocol on the same images"):
+        compare(first, evaluate(other.detections, other.annotations))
+    coco = evaluate(scene.detections, scene.annotations, protocol="coco")
+    for function in (bootstrap_mean_ap, break_down):
+        with pytest.raises(ValueError, match="coco"):
+            function(coco)
+
+
+def test_each_cause_of_error() -> None:
+    box, shifted, elsewhere = [0, 0, 99, 99], [60, 0, 159, 99], [300, 300, 399, 399]
+    annotations = make_annotations(
+        ImageSet(np.arange(1, 6), tuple("abcde")),
+        [Category(1, "x"), Category(2, "y")],
+        image=[0, 1, 2, 3, 4],
+        label=[0, 0, 1, 0, 1],
+        boxes=[box] * 5,
+        last_pixel=True,
+    )
+    detections = make_detections(
+        image=[0, 0, 1, 2, 2, 0],
+        label=[0, 0, 0, 0, 0, 1],
+        scores=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4],
+        # a hit, its duplicate, badly placed, of another class twice, in the background
+        boxes=[box, box, shifted, box, box, elsewhere],
+        last_pixel=True,
+    )
+    breakdown = break_down(evaluate(detections, annotations))
+    assert breakdown.counts == {
+        "duplicate": 1, "localisation": 1, "confusion": 2, "background": 1, "missed": 2,
+    }  # fmt: skip
+    assert breakdown.per_class.tolist() == [[1, 1, 2, 0, 1], [0, 0, 0, 1, 1]]
+    # Class x: 1 hit of 3 boxes, AP 1/3; class y: none of 2.
+    assert breakdown.mean_ap == pytest.approx(1 / 6)
+    expected = {
+        "duplicate": 1 / 6,  # it comes after the only hit
+        "localisation": (1 / 3 + 1 / 3 * 2 / 3) / 2,  # a second hit, third in the ranking
+        "confusion": (1 / 3 + 1 / 2) / 2,  # the better of the two is the first detection of class y
+        "background": 1 / 6,
+        "missed": (2 / 3 + 1 / 2) / 2,
+    }
+    assert breakdown.mean_ap_without == pytest.approx(expected)
+    assert breakdown.gain("missed") == pytest.approx(expected["missed"] - 1 / 6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), protocol=st.sampled_from(["ilsvrc", "iou50", "voc2007", "voc2012"]))
+def test_causes_account_for_every_false_positive(seed: int, protocol: str) -> None:
+    scene = random_scene(seed)
+    annotations = scene.annotations.with_blacklist([(0, 0)] if protocol == "ilsvrc" else [])
+    result = evaluate(scene.detections, annotations, protocol=protocol)
+    breakdown = break_down(result)
+    assert result.matches is not None
+    assert sum(breakdown.counts[cause] for cause in CAUSES[:-1]) == (result.matches.outcome == 0).sum()
+    unhit = result.matches.counted.sum() - (result.matches.outcome == 1).sum()
+    assert 0 <= breakdown.counts["missed"] <= unhit
+    if result.counted:
+        # Taking false positives away or adding first hits never costs anything.
+        for cause in ("duplicate", "background", "missed"):
+            assert breakdown.gain(cause) >= -1e-12
+        assert all(0 <= value <= 1 + 1e-12 for value in breakdown.mean_ap_without.values())

@@ -1,0 +1,138 @@
+"""The command line from files to table, JSON, CSV and page, as a user runs it."""
+
+import csv
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from eval.inputs import example_files
+from eval.protocols import PROTOCOLS
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "eval_map.py"
+EXAMPLE_ANNOTATIONS, EXAMPLE_DETECTIONS = example_files()
+EXAMPLE = ["--annotations", str(EXAMPLE_ANNOTATIONS), "--detections", str(EXAMPLE_DETECTIONS)]
+
+
+class Done(NamedTuple):
+    """What a run of the tool gave back."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The tool's main within this process; a test of its own starts it as a program."""
+    spec = importlib.util.spec_from_file_location("eval_map", TOOL)
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.PROTOCOLS == PROTOCOLS
+
+    def call(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["eval_map.py", *map(str, arguments)])
+        code = tool.main()
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+def test_without_arguments_it_shows_a_command_that_runs(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(
+        [sys.executable, str(TOOL)], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert shown.returncode == 0 and len(shown.stdout.splitlines()) < 10
+    command = re.search(r"python (.*)", shown.stdout.replace("\\\n", " "))
+    assert command
+    result = subprocess.run(
+        [sys.executable, *command[1].split()], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    assert "mean AP   0.796111" in result.stdout and "median AP 0.833333" in result.stdout
+    assert "classes   5 counted of 5" in result.stdout
+    assert re.search(r"dog +│ +58 │ 0\.8056 │ 0\.8333 │ +6 │ +8", result.stdout)
+
+
+def test_everything_at_once(run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    lines = EXAMPLE_DETECTIONS.read_text().splitlines()
+    other.write_text("\n".join(lines[::2]))
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "html")}
+    options = [part for kind, path in outputs.items() for part in (f"--{kind}", path)]
+    done = run(*EXAMPLE, "--compare", other, "--errors", "--bootstrap", "100", *options)
+    assert done.returncode == 0, done.stderr
+    assert "classes won: example_detections.txt" in done.stdout and "what the errors cost" in done.stdout
+    result = json.loads(outputs["json"].read_text())
+    assert result["mean_ap"] == pytest.approx(0.7961111)
+    assert (result["protocol"], result["median_ap"]) == ("ilsvrc", pytest.approx(0.8333333))
+    assert list(result["classes"][0])[:4] == ["id", "wnid", "name", "ap"]
+    assert {"num_gt", "num_detections"} <= set(result["classes"][0])
+    assert result["mean_ap_interval"]["replicates"] == 100
+    assert sum(result["comparison"]["classes_won"].values()) == 5
+    rows = list(csv.DictReader(outputs["csv"].open()))
+    assert [float(row["ap"]) for row in rows] == pytest.approx([row["ap"] for row in result["classes"]])
+    page = outputs["html"].read_text()
+    assert page.count("<svg") == page.count("</svg>") == 4 and page.count("<tr>") == 6
+    assert "0.7961" in page and not re.search(r"(src|href)=.http", page)  # needs no network
+    again = tmp_path / "again.html"
+    run(*EXAMPLE, "--compare", other, "--errors", "--bootstrap", "100", "--html", again)
+    assert again.read_text() == page
+
+
+@pytest.mark.parametrize("protocol", ["iou50", "voc2007", "voc2012", "coco"])
+def test_the_other_protocols(run: Run, protocol: str, tmp_path: Path) -> None:
+    done = run(*EXAMPLE, "--protocol", protocol, "--html", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "mean AP" in done.stdout and f"{protocol}, IoU" in done.stdout
+    assert ("AP_small" in done.stdout) == (protocol == "coco")
+    twice = run(*EXAMPLE, "--protocol", protocol, "--compare", EXAMPLE_DETECTIONS)
+    assert "difference +0.000000" in twice.stdout and "equal 5" in twice.stdout
+    if protocol == "coco":
+        other = run(*EXAMPLE, "--protocol", "coco", "--engine", "pycocotools")
+        assert other.stdout == done.stdout
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.txt"
+    bad.write_text("1 58 0.5 1 2 3\n")
+    truth = ["--annotations", EXAMPLE_ANNOTATIONS]
+    for arguments, message in (
+        ([*truth, "--detections", bad], "bad.txt:1: 6 values, expected 7"),
+        ([*truth, "--detections", tmp_path / "none.txt"], "none.txt: no such file or directory"),
+        ([*truth], "--detections is missing"),
+        ([*EXAMPLE, "--iou", "50"], "the IoU threshold is 50"),
+        ([*EXAMPLE, "--bootstrap", "-3"], "-3 bootstrap draws, expected 1 or more"),
+        ([*EXAMPLE, "--protocol", "coco", "--errors"], "causes of error need a single threshold"),
+        ([*EXAMPLE, "--engine", "pycocotools"], "pycocotools is for coco"),
+        ([*EXAMPLE, "--json", tmp_path / "no" / "folder.json"], "there is no folder"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2, arguments
+        assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]
+
+
+def test_importing_the_classes_is_quick_and_needs_no_torch() -> None:
+    code = (
+        "import sys, eval.ilsvrc, eval.inputs, eval.protocols, eval.evaluator; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
+    code = "import sys, eval.ilsvrc; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "False", done.stderr
