@@ -1,6 +1,7 @@
 """The options of a detector, for every command line that has one."""
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import Namespace
@@ -31,6 +32,15 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--batch-size", int, "regions the network sees at a time")
     option("--seed", int, "of the ranking of proposals")
     parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
+
+
+def read_config(path: str | Path, **changes: Any) -> DetectorConfig:
+    """The detector of a YAML file such as those in configs/, with `changes`; what is wrong in it is named."""
+    parser = ArgumentParser(prog=str(path))
+    add_detector_options(parser)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return detector_config(parser.parse_path(path), **changes)
 
 
 def detector_config(arguments: Namespace, **changes: Any) -> DetectorConfig:

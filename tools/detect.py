@@ -44,13 +44,9 @@ def detect(arguments: Namespace) -> int:
     """Run the detector over the images and print what came of it."""
     from rich.console import Console
 
-    from detector.configuration import build_detector, stored_boxes
-    from detector.images import find_images
-    from detector.job import plan, run_job
-    from detector.job_display import JobDisplay, stage_table
+    from detector.detect_files import detect_files
+    from detector.job_display import stage_table
     from detector.options import detector_config
-    from detector.weights import describe, find_weights
-    from eval.ilsvrc import read_image_list
 
     if not arguments.image:
         raise ValueError("--image is missing: name one or more image files, folders or glob patterns")
@@ -58,43 +54,23 @@ def detect(arguments: Namespace) -> int:
         raise ValueError(
             "--format ilsvrc needs --image-list FILE: the format names images by their index there"
         )
-    config = detector_config(arguments)
-    images = find_images(arguments.image)
-    indices = read_image_list(arguments.image_list) if arguments.image_list else None
-    tasks, unplanned = plan(images, Path(arguments.output), indices)
-    detector = build_detector(config)
-
-    console = Console(stderr=True, highlight=False)
-    console.print(f"weights: {describe(find_weights(config.weights))}", soft_wrap=True)
-    with JobDisplay(console, total=len(tasks)) as display:
-        for sentence in unplanned.values():
-            display.failure(sentence)
-        report = run_job(
-            detector,
-            tasks,
-            output=Path(arguments.output),
-            format=arguments.format,
-            settings=config.what_decides_the_result(),
-            boxes_of=stored_boxes(config),
-            resume=arguments.resume,
-            pictures=not arguments.no_images,
-            on_image=display.image,
-            on_regions=display.regions,
-            on_failure=display.failure,
-        )
-    failures = unplanned | report.failures
+    report, timer = detect_files(
+        detector_config(arguments),
+        arguments.image,
+        output=Path(arguments.output),
+        format=arguments.format,
+        image_list=arguments.image_list,
+        resume=arguments.resume,
+        pictures=not arguments.no_images,
+    )
     if report.result is None:
-        if len(images) > 1:
-            print(f"none of the {len(images)} images could be processed; nothing written", file=sys.stderr)
         return BAD_INPUT
-    Console(highlight=False).print(stage_table(detector.timer, report.finished))
+    Console(highlight=False).print(stage_table(timer, report.finished))
     resumed = f" ({report.resumed} from before)" if report.resumed else ""
-    count = report.finished + report.resumed
-    print(f"{report.detections} detections in {count} images{resumed}: {report.result}")
-    if failures:
-        print(f"{len(failures)} of {len(images)} images failed: {', '.join(failures)}", file=sys.stderr)
-        return PARTLY_DONE
-    return 0
+    print(
+        f"{report.detections} detections in {report.finished + report.resumed} images{resumed}: {report.result}"
+    )
+    return PARTLY_DONE if report.failures else 0
 
 
 def main() -> int:

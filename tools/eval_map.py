@@ -6,6 +6,8 @@ examples:
         --image-list val.txt --blacklist ILSVRC2014_det_validation_blacklist.txt
   COCO results under COCO's own rules
     python tools/eval_map.py --protocol coco --detections results.json --annotations instances.json
+  run a detector over the images first, then evaluate what it finds
+    python tools/eval_map.py --config configs/zero_shot.yaml --image val/ --annotations annotations/
   is the second detector better, and by more than luck? with a page to look at
     python tools/eval_map.py --detections a.json --compare b.json --annotations instances.json \\
         --html report.html
@@ -16,7 +18,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from detector.command_line import run
+from detector.command_line import BAD_INPUT, PARTLY_DONE, run
 
 # Those of eval.protocols, not imported from there so that --help need not wait for numba.
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
@@ -38,6 +40,10 @@ def main() -> int:
     add(
         "--image-list", type=Path, metavar="FILE", help="lines `name index`: the images that count (XML only)"
     )
+    add("--config", type=Path, metavar="YAML", help="the detector to run first, instead of --detections")
+    add("--image", nargs="+", metavar="PATH", help="its images: files, folders, glob patterns")
+    add("--output", type=Path, default=Path("outputs"), metavar="DIR", help="where its detections go")
+    add("--resume", action="store_true", help="go on where a stopped run of it had come to")
     add("--blacklist", type=Path, metavar="FILE", help="lines `image_index wnid`: pairs to leave out")
     add("--protocol", choices=PROTOCOLS, default="ilsvrc", help="default: %(default)s")
     add(
@@ -61,6 +67,8 @@ def main() -> int:
     add("--csv", type=Path, metavar="OUT", help="write the per-class table here")
     add("--html", type=Path, metavar="OUT", help="write a page with figures here")
     arguments = parser.parse_args()
+    if arguments.config or arguments.image:
+        return run(lambda: detect_and_evaluate(arguments))
     if arguments.detections is None or arguments.annotations is None:
         return run(lambda: explain(arguments))
     return run(lambda: evaluate_files(arguments))
@@ -83,6 +91,28 @@ def explain(arguments: argparse.Namespace) -> int:
         f"  {command} --detections {detections} \\\n      --annotations {annotations}"
     )
     return 0
+
+
+def detect_and_evaluate(arguments: argparse.Namespace) -> int:
+    """Run the detector, and evaluate its detections."""
+    from detector.detect_files import detect_files
+    from detector.options import read_config
+
+    if arguments.detections or not (arguments.config and arguments.image and arguments.annotations):
+        raise ValueError("to run a detector give --config, --image and --annotations, and no --detections")
+    # An average precision counts every detection, however low its score.
+    report, _ = detect_files(
+        read_config(arguments.config, score_threshold=0.0),
+        arguments.image,
+        output=arguments.output,
+        image_list=arguments.image_list,
+        resume=arguments.resume,
+        pictures=False,
+    )
+    if report.result is None:
+        return BAD_INPUT
+    arguments.detections = report.result
+    return evaluate_files(arguments) or (PARTLY_DONE if report.failures else 0)
 
 
 def evaluate_files(arguments: argparse.Namespace) -> int:

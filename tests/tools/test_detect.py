@@ -12,37 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.googlenet import GoogLeNet
 from detector.images import read_image
-from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.taxonomy import DetectionClass
-from detector.weights import CAFFE_INPUT
 from eval.ilsvrc import DET_CLASSES
 from proposals import SelectiveSearch
 from proposals.files import by_rank, write_shard
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "detect.py"
 Detect = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real network with random weights: it runs as a trained one does, and finds nonsense."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("models") / "random.safetensors"
-    classes = tuple(DetectionClass(kind.det_id, kind.name, kind.wnid) for kind in DET_CLASSES)
-    network = GoogLeNet(len(classes) + 1)
-    torch.nn.init.normal_(network.classifier.weight, std=0.3)
-    card = WeightsCard("random", "random weights for tests", "CC0", "detection", CAFFE_INPUT, classes)
-    write_weights_file(path, network.state_dict(), card)
-    return path
-
-
-@pytest.fixture(scope="session")
-def photos() -> Path:
-    """Folder of real photos under free licences."""
-    skimage = pytest.importorskip("skimage")
-    return Path(skimage.__file__).parent / "data"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from detector.taxonomy import DET200
 from eval.inputs import example_files
 from eval.protocols import PROTOCOLS
 
@@ -136,3 +137,38 @@ def test_importing_the_classes_is_quick_and_needs_no_torch() -> None:
     code = "import sys, eval.ilsvrc; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_a_configuration_runs_the_detector_first(
+    run: Run, random_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"weights: {random_model}\nnum_proposals: 4\nscore_threshold: 0.9\n")
+    truth = {
+        "images": [{"id": 5, "file_name": "chelsea.png", "width": 451, "height": 300}],
+        "categories": [{"id": kind.id, "name": kind.name, "wnid": kind.wnid} for kind in DET200],
+        "annotations": [{"id": 1, "image_id": 5, "category_id": 29, "bbox": [0, 0, 451, 300], "iscrowd": 0}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    detector = (
+        "--config",
+        tmp_path / "c.yaml",
+        "--image",
+        photos / "chelsea.png",
+        "--output",
+        tmp_path / "o",
+    )
+    annotations = ("--annotations", tmp_path / "truth.json")
+    done = run(*detector, *annotations, "--json", tmp_path / "a.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "o" / "detections.json").read_text())["annotations"]
+    assert len(found) == 100 and min(box["score"] for box in found) < 0.9  # every score counts in an AP
+    again = run(
+        "--detections", tmp_path / "o" / "detections.json", *annotations, "--json", tmp_path / "b.json"
+    )
+    assert again.stdout == done.stdout
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+    half = run("--config", tmp_path / "c.yaml", *annotations)
+    assert half.returncode == 2 and "give --config, --image and --annotations" in half.stderr
+    gone = run(*detector[2:], *annotations, "--config", tmp_path / "gone.yaml")
+    assert gone.returncode == 2 and "gone.yaml: no such file" in gone.stderr

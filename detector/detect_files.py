@@ -1,0 +1,72 @@
+"""From a configuration and the names of images to a result file, with what a person sees on the way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from detector.configuration import DetectorConfig, build_detector, stored_boxes
+from detector.detections import Format
+from detector.images import find_images
+from detector.job import Report, plan, run_job
+from detector.job_display import JobDisplay
+from detector.stage_timer import StageTimer
+from detector.weights import describe, find_weights
+from eval.ilsvrc import read_image_list
+
+
+def detect_files(
+    config: DetectorConfig,
+    patterns: Sequence[str],
+    *,
+    output: Path,
+    format: Format = "coco",
+    image_list: str | Path | None = None,
+    resume: bool = False,
+    pictures: bool = True,
+) -> tuple[Report, StageTimer]:
+    """Detect in images, showing progress and failures on stderr.
+
+    Args:
+        patterns: Files, folders, globs.
+        output: Folder of the result file and the pictures.
+        image_list: ILSVRC `name index` list that numbers the images; images outside it fail.
+        resume: Go on where a run that was stopped had come to.
+        pictures: Also write an annotated picture of each image.
+
+    Returns:
+        How it went, and the seconds of each stage.
+
+    Raises:
+        OSError, ValueError: What keeps the whole job from beginning, in one sentence.
+    """
+    images = find_images(patterns)
+    indices = read_image_list(image_list) if image_list else None
+    tasks, unplanned = plan(images, output, indices)
+    detector = build_detector(config)
+    console = Console(stderr=True, highlight=False)
+    console.print(f"weights: {describe(find_weights(config.weights))}", soft_wrap=True)
+    with JobDisplay(console, total=len(tasks)) as display:
+        for sentence in unplanned.values():
+            display.failure(sentence)
+        report = run_job(
+            detector,
+            tasks,
+            output=output,
+            format=format,
+            settings=config.what_decides_the_result(),
+            boxes_of=stored_boxes(config),
+            resume=resume,
+            pictures=pictures,
+            on_image=display.image,
+            on_regions=display.regions,
+            on_failure=display.failure,
+        )
+    report.failures = unplanned | report.failures
+    if report.failures:
+        failed, total = len(report.failures), len(images)
+        if failed < total:
+            console.print(f"{failed} of {total} images failed: {', '.join(report.failures)}", soft_wrap=True)
+        elif total > 1:
+            console.print(f"none of the {total} images could be processed; nothing written")
+    return report, detector.timer
