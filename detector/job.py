@@ -147,7 +147,7 @@ def _detect(
     detections.image_name, detections.image_id = task.image.name, task.image_id
     if picture:
         with detector.timer.stage("draw"), temporary_name(task.picture) as temporary:
-            Image.fromarray(detections.draw(image)).save(temporary, quality=90)
+            Image.fromarray(detections.draw(image)).save(temporary, format="JPEG", quality=90)
     return detections
 
 

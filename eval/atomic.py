@@ -10,14 +10,16 @@ from typing import TextIO
 
 @contextmanager
 def temporary_name(path: str | Path) -> Iterator[Path]:
-    """A file beside `path`, with its suffix, to write to; it is renamed to `path` when the block ends well.
+    """A file beside `path` to write to; it is renamed to `path` when the block ends well.
+
+    It ends in `.part`, so that nobody who looks for files like `path` takes what a killed process left for one.
 
     After an error nothing new is left and an older file of that name is untouched.
     """
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder {target.parent} to write it to")
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     os.close(descriptor)
     try:
         yield Path(name)

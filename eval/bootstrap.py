@@ -19,9 +19,9 @@ from numba import njit
 
 from eval.average_precision import AREA
 from eval.dataset import Floats
+from eval.evaluation import Evaluation
 from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE
 from eval.parallel import thread_map
-from eval.protocols import Evaluation
 
 REPLICATES = 1000
 LEVEL = 0.95

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from numba import njit
 
 from eval.dataset import Annotations, Bools, Detections, Floats, in_convention_of
+from eval.evaluation import ClassResult, Evaluation
 from eval.matching import even_spans, sort_by_class, sort_stable, sortable_bits
 from eval.parallel import thread_map
-from eval.protocols import ClassResult, Evaluation
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)

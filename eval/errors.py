@@ -15,8 +15,8 @@ from numba import njit
 
 from eval.average_precision import class_average_precisions
 from eval.dataset import Floats, Ints, in_convention_of
+from eval.evaluation import Evaluation
 from eval.matching import BEST_BOX, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
-from eval.protocols import Evaluation
 
 DUPLICATE, LOCALISATION, CONFUSION, BACKGROUND = 0, 1, 2, 3
 CAUSES = ("duplicate", "localisation", "confusion", "background", "missed")

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.dataset import Category, ImageSet, make_annotations, make_detections
+from eval.evaluation import Evaluation
 from eval.ilsvrc import DET_CATEGORIES
-from eval.protocols import Evaluation, evaluate
+from eval.protocols import evaluate
 
 ImageId = int | str
 

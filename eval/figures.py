@@ -11,7 +11,7 @@ from eval.average_precision import precision_recall_curve
 from eval.bootstrap import Comparison
 from eval.dataset import Floats
 from eval.errors import CAUSES, ErrorBreakdown
-from eval.protocols import Evaluation
+from eval.evaluation import Evaluation
 
 INK, ACCENT, GOOD, BAD, PALE = "#1f2933", "#2563a8", "#2e8b57", "#c0392b", "#d5dde6"
 _RECALL = np.linspace(0, 1, 101)

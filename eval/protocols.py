@@ -1,69 +1,16 @@
 """The rules of each benchmark, and the one call that applies them: detections + annotations -> result."""
 
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
-from eval.average_precision import AREA, ELEVEN_POINTS, average_precisions
+from eval.average_precision import average_precisions
+from eval.coco_metrics import evaluate_coco
 from eval.dataset import Annotations, Detections
+from eval.evaluation import ClassResult, Evaluation
 from eval.matching import BEST_BOX, FREE_BOXES, TRUE_POSITIVE, Matches, match, small_box_thresholds
 
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
-
-
-class ClassResult(NamedTuple):
-    """One row of the table; `ap` and `recall` in [0, 1], NaN for a class without ground truth."""
-
-    id: int
-    wnid: str
-    name: str
-    ap: float
-    recall: float
-    num_gt: int
-    num_detections: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a protocol says about one set of detections. Means run over the classes that have ground truth.
-
-    `matches` holds the outcome of every detection (None for coco, which has ten thresholds); `summary` the
-    further figures of a protocol by their usual names (COCO's twelve).
-    """
-
-    protocol: str
-    iou: float
-    classes: tuple[ClassResult, ...]
-    detections: Detections
-    annotations: Annotations
-    matches: Matches | None = None
-    summary: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def num_images(self) -> int:
-        """Images evaluated, with or without boxes."""
-        return len(self.annotations.images)
-
-    @property
-    def style(self) -> int:
-        """How this protocol reads the curve: AREA or ELEVEN_POINTS of eval.average_precision."""
-        return ELEVEN_POINTS if self.protocol == "voc2007" else AREA
-
-    @property
-    def counted(self) -> list[ClassResult]:
-        """The classes that have ground truth."""
-        return [row for row in self.classes if row.num_gt > 0]
-
-    @property
-    def mean_ap(self) -> float:
-        """Mean AP, NaN if no class has ground truth."""
-        return float(np.mean([row.ap for row in self.counted])) if self.counted else float("nan")
-
-    @property
-    def median_ap(self) -> float:
-        """Median AP, NaN if no class has ground truth."""
-        return float(np.median([row.ap for row in self.counted])) if self.counted else float("nan")
 
 
 def evaluate(
@@ -92,8 +39,6 @@ def evaluate(
             f"engine {engine!r} does not compute {protocol}; pycocotools is for coco, own for all"
         )
     if protocol == "coco":
-        from eval.coco_metrics import evaluate_coco
-
         return evaluate_coco(detections, annotations, engine=engine)
     ignored = annotations.crowd
     if protocol in ("voc2007", "voc2012"):

@@ -10,7 +10,7 @@ from eval import figures
 from eval.atomic import writing
 from eval.bootstrap import Comparison, Interval
 from eval.errors import CAUSES, ErrorBreakdown
-from eval.protocols import Evaluation
+from eval.evaluation import Evaluation
 
 
 def write_report(

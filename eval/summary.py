@@ -14,7 +14,7 @@ from rich.table import Table
 from eval.atomic import writing
 from eval.bootstrap import Comparison, Interval
 from eval.errors import CAUSES, ErrorBreakdown
-from eval.protocols import ClassResult, Evaluation
+from eval.evaluation import ClassResult, Evaluation
 
 _EXTREMES = 10  # classes named as worst and best
 

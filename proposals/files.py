@@ -10,8 +10,6 @@ A shard holds n images and N boxes:
 
 import glob
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +19,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eval.atomic import temporary_name
 
 # The arrays of a shard: number of dimensions and numpy's kind of dtype.
 _ARRAYS = {
@@ -203,19 +203,9 @@ def find_shards(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that takes the name `path` when the block ends well, and otherwise leaves nothing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes files for the owner only
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with temporary_name(path) as temporary, temporary.open("wb") as file:
+        yield file
 
 
 def merged(shards: Iterable[Shard]) -> dict[str, Proposals]:

@@ -120,7 +120,8 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     from eval import inputs, summary
     from eval.bootstrap import REPLICATES, bootstrap_mean_ap, compare
     from eval.errors import break_down
-    from eval.protocols import Evaluation, evaluate
+    from eval.evaluation import Evaluation
+    from eval.protocols import evaluate
 
     with warnings.catch_warnings(record=True, action="always") as caught:
         annotations = inputs.read_annotations(

@@ -12,7 +12,8 @@ from random_scenes import random_scene
 
 from eval import ilsvrc, inputs
 from eval.dataset import Annotations, Detections, ImageSet, make_annotations, make_detections
-from eval.protocols import Evaluation, evaluate
+from eval.evaluation import Evaluation
+from eval.protocols import evaluate
 
 SCENES = {
     "seed": st.integers(0, 2**32),
