@@ -45,7 +45,8 @@ def detect_files(
     tasks, unplanned = plan(images, output, indices)
     detector = build_detector(config)
     console = Console(stderr=True, highlight=False)
-    console.print(f"weights: {describe(find_weights(config.weights))}", soft_wrap=True)
+    weights = describe(find_weights(config.weights))
+    console.print(f"weights: {weights}", soft_wrap=True)
     with JobDisplay(console, total=len(tasks)) as display:
         for sentence in unplanned.values():
             display.failure(sentence)
@@ -54,7 +55,7 @@ def detect_files(
             tasks,
             output=output,
             format=format,
-            settings=config.what_decides_the_result(),
+            settings=config.what_decides_the_result() | {"weights": weights},  # also where none were named
             boxes_of=stored_boxes(config),
             resume=resume,
             pictures=pictures,
