@@ -11,19 +11,22 @@ import numpy as np
 import torch
 
 from detector.rcnn import RCNN
+from detector.region_scorer import RegionScorer
 from detector.taxonomy import DetectionClass
 from detector.weights import find_weights, load_weights
 from proposals import ProposalFile, SelectiveSearch
 
 
 def _default(name: str) -> Any:
-    """The default of an argument of `RCNN`: defaults live in its signature."""
-    return inspect.signature(RCNN).parameters[name].default
+    """The default of an argument of `RCNN` or `RegionScorer`: defaults live in their signatures."""
+    arguments = inspect.signature(RCNN).parameters | inspect.signature(RegionScorer).parameters
+    return arguments[name].default
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What a detector is made of; the fields that are not explained here are arguments of `RCNN`.
+    """What a detector is made of; the fields that are not explained here are arguments of `RCNN` or
+    `RegionScorer`.
 
     Attributes:
         weights: A file, the name of known weights, or None for the first that is at hand.
@@ -48,11 +51,12 @@ class DetectorConfig:
     score_threshold: float = _default("score_threshold")
     max_detections: int = _default("max_detections")
     batch_size: int = _default("batch_size")
+    runtime: Literal["auto", "torch", "openvino"] = _default("runtime")
     proposals: dict[str, Any] = field(default_factory=dict)
 
     def what_decides_the_result(self) -> dict[str, Any]:
         """All but what only decides where and how fast the work is done."""
-        bystanders = {"device", "batch_size"}
+        bystanders = {"device", "batch_size", "runtime"}
         return {name: value for name, value in asdict(self).items() if name not in bystanders}
 
 
@@ -66,14 +70,17 @@ def build_detector(config: DetectorConfig) -> RCNN:
     network = load_weights(find_weights(config.weights), temperature=config.temperature)
     return RCNN(
         proposals=SelectiveSearch(**config.proposals, max_boxes=config.num_proposals, seed=config.seed),
-        network=network,
+        scorer=RegionScorer(
+            network,
+            context=config.context,
+            batch_size=config.batch_size,
+            runtime=config.runtime,
+            device=choose_device(config.device),
+        ),
         labels=None if config.classes is None else labels_of(config.classes, network.classes),
-        context=config.context,
         nms_iou=config.nms_iou,
         score_threshold=config.score_threshold,
         max_detections=config.max_detections,
-        batch_size=config.batch_size,
-        device=choose_device(config.device),
     )
 
 

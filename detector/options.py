@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from detector.command_line import ArgumentParser
 from detector.configuration import DetectorConfig
+from detector.runtime import RuntimeName
 from proposals import SelectiveSearch
 
 
@@ -29,6 +30,7 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--context", int, "pixels around a region of 224x224")
     option("--temperature", float, "of the softmax of classification networks (zero-shot)")
     option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")
+    option("--runtime", RuntimeName, "auto: OpenVINO on the CPU; torch: the network as it is")
     option("--batch-size", int, "regions the network sees at a time")
     option("--seed", int, "of the ranking of proposals")
     parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
