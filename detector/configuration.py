@@ -5,15 +5,17 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from detector.ensemble import Ensemble
 from detector.rcnn import RCNN
-from detector.region_scorer import RegionScorer
+from detector.region_scorer import RegionScorer, Scorer
 from detector.taxonomy import DetectionClass
-from detector.weights import find_weights, load_weights
+from detector.weights import WeightsRecord, find_weights, load_weights
 from proposals import ProposalFile, SelectiveSearch
 
 
@@ -29,7 +31,10 @@ class DetectorConfig:
     `RegionScorer`.
 
     Attributes:
-        weights: A file, the name of known weights, or None for the first that is at hand.
+        weights: A file, the name of known weights, or None for the first that is at hand; a list of them
+            makes an `Ensemble`.
+        member_weights: What each member counts in the mean, None for all alike.
+        cascade: How many regions of an image the members after the first look at; None: all.
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
         num_proposals: Boxes scored in each image, best-ranked first; None scores all.
@@ -39,14 +44,16 @@ class DetectorConfig:
         proposals: Further arguments of `proposals.SelectiveSearch`.
     """
 
-    weights: str | None = None
+    weights: str | list[str] | None = None
+    member_weights: list[float] | None = None
+    cascade: int | None = None
     temperature: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_proposals: int | None = 400
     proposal_files: list[str] | None = None
     classes: list[str] | None = None
     seed: int = 0
-    context: int = _default("context")
+    context: int | None = _default("context")
     nms_iou: float = _default("nms_iou")
     score_threshold: float = _default("score_threshold")
     max_detections: int = _default("max_detections")
@@ -67,21 +74,38 @@ def build_detector(config: DetectorConfig) -> RCNN:
         OSError: Weights that are missing or cannot be read.
         ValueError: A value that makes no sense, an unknown class, a device that is not there.
     """
-    network = load_weights(find_weights(config.weights), temperature=config.temperature)
+    scorer = build_scorer(config)
     return RCNN(
         proposals=SelectiveSearch(**config.proposals, max_boxes=config.num_proposals, seed=config.seed),
-        scorer=RegionScorer(
-            network,
-            context=config.context,
-            batch_size=config.batch_size,
-            runtime=config.runtime,
-            device=choose_device(config.device),
-        ),
-        labels=None if config.classes is None else labels_of(config.classes, network.classes),
+        scorer=scorer,
+        labels=None if config.classes is None else labels_of(config.classes, scorer.classes),
         nms_iou=config.nms_iou,
         score_threshold=config.score_threshold,
         max_detections=config.max_detections,
     )
+
+
+def build_scorer(config: DetectorConfig) -> Scorer:
+    """What is in each box: one network, or the ensemble of those the configuration names."""
+    members = [
+        RegionScorer(
+            load_weights(source, temperature=config.temperature),
+            context=config.context,
+            batch_size=config.batch_size,
+            runtime=config.runtime,
+            device=choose_device(config.device),
+        )
+        for source in sources(config)
+    ]
+    if len(members) == 1 and config.member_weights is None:
+        return members[0]
+    return Ensemble(members, weights=config.member_weights, cascade=config.cascade)
+
+
+def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:
+    """The weights of a configuration, which exist."""
+    choices = config.weights if isinstance(config.weights, list) else [config.weights]
+    return [find_weights(choice) for choice in choices]
 
 
 def stored_boxes(config: DetectorConfig) -> Callable[[str], np.ndarray] | None:

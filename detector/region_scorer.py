@@ -38,8 +38,8 @@ class RegionScorer:
     """One network pass for every box.
 
     Args:
-        network: What is in a region.
-        context: Pixels of surroundings on each side of a warped region.
+        network: What is in a region, and how it wants its regions.
+        context: Pixels of surroundings on each side of a region; None for what the network was trained with.
         batch_size: Regions the network sees at a time.
         runtime: How the network runs, see `detector.runtime`.
         device: Where the network runs.
@@ -49,7 +49,7 @@ class RegionScorer:
         self,
         network: RegionClassifier,
         *,
-        context: int = 16,
+        context: int | None = None,
         batch_size: int = 4,
         runtime: RuntimeName = "auto",
         device: str | torch.device = "cpu",
@@ -57,9 +57,9 @@ class RegionScorer:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
         self.classes = network.classes
-        self.context = context
         self.batch_size = batch_size
         self._preprocessing = network.preprocessing
+        self._context = self._preprocessing.context if context is None else context
         self._run = choose_runtime(network, runtime, device)
 
     def __call__(
@@ -86,7 +86,8 @@ class RegionScorer:
                     image,
                     boxes[batch],
                     size=self._preprocessing.size,
-                    context=self.context,
+                    context=self._context,
+                    crop=self._preprocessing.crop,
                     fill=self._preprocessing.mean_colour(),
                 )
             with timer.stage("network"):
