@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from detector.detections import Detections
 from detector.nms import best_detections
@@ -73,11 +72,11 @@ class RCNN:
         if boxes is None:
             with self.timer.stage("proposals"):
                 boxes = self.proposals(image)
-        scores = torch.from_numpy(self.scorer(image, boxes, timer=self.timer, progress=progress))
+        scores = self.scorer(image, boxes, timer=self.timer, progress=progress)
         with self.timer.stage("NMS"):
-            reported = torch.arange(scores.shape[1]) if self.labels is None else torch.tensor(self.labels)
+            reported = np.arange(scores.shape[1]) if self.labels is None else np.array(self.labels)
             chosen, column = best_detections(
-                torch.from_numpy(boxes),
+                boxes,
                 scores[:, reported],
                 iou_threshold=self.nms_iou,
                 score_threshold=self.score_threshold,
@@ -87,9 +86,9 @@ class RCNN:
         self.timer.count("boxes", len(boxes))
         self.timer.count("detections", len(chosen))
         return Detections(
-            boxes=boxes[chosen.numpy()],
-            scores=scores[chosen, labels].numpy(),
-            labels=labels.numpy(),
+            boxes=boxes[chosen],
+            scores=scores[chosen, labels],
+            labels=labels,
             classes=self.scorer.classes,
             width=image.shape[1],
             height=image.shape[0],
