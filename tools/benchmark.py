@@ -14,6 +14,7 @@ from detector.command_line import run
 
 BENCHMARKS = {
     "proposals": "selective search: seconds, recall and MABO beside OpenCV contrib's",
+    "detect": "regions a second and whole images, beside the eager network on every box",
     "eval": "a million detections to mAP, beside pycocotools and the Rust evaluators",
 }
 
