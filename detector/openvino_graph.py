@@ -140,10 +140,13 @@ def _max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Node:
-    kernel, pads = _pair(kernel_size), _pair(padding)
+    kernel, begin = _pair(kernel_size), _pair(padding)
     strides = kernel if stride is None else _pair(stride)
-    rounding = "ceil_torch" if ceil_mode else "floor"
-    return ops.max_pool(x, strides, _pair(dilation), pads, pads, kernel, rounding).output(0)
+    # rounding up is a window more where one would begin inside: the same as so much more padding at the end
+    end = [pad + (step - 1) * ceil_mode for pad, step in zip(begin, strides, strict=True)]
+    if any(step > side for step, side in zip(strides, kernel, strict=True)) and ceil_mode:
+        raise UnknownOperationError("a pool that rounds up and leaves gaps has no counterpart")
+    return ops.max_pool(x, strides, _pair(dilation), begin, end, kernel, "floor").output(0)
 
 
 def _mean(x: Node, dim: Any = None, keepdim: bool = False) -> Node:

@@ -75,7 +75,7 @@ def test_images_of_any_size() -> None:
     module = nn.Sequential(Normalize(CONVENTIONS[1]), GoogLeNet(7))
     plain, compiled = torch_runtime(module), openvino_runtime(module)
     random = np.random.default_rng(0)
-    for height, width in ((33, 64), (96, 47), (33, 64)):
+    for height, width in ((33, 64), (96, 47), (33, 64), (65, 131)):
         images = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
         np.testing.assert_allclose(compiled(images), plain(images), atol=1e-5, rtol=1e-4)
 
