@@ -126,25 +126,13 @@ def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annot
 
     from eval import recall_report
     from proposals import ProposalFile, job
-    from proposals.export import export
+    from proposals.export import export, images_to_export
 
     output = Path(arguments.output)
     found = job.collect(shards)
     total = sum(len(of_image.boxes) for of_image in found.values())
     print(f"{total} boxes in {len(found)} images, {total / max(len(found), 1):.0f} on average")
     lookup = ProposalFile([shard.path for shard in shards])
-
-    ids = None
-    if annotations is not None and not annotations.images.made_up:
-        ids = {
-            stored: int(image_id)
-            for name, image_id in zip(annotations.images.names, annotations.images.ids, strict=True)
-            if (stored := lookup.stored_name(name)) is not None
-        }
-    for export_format in arguments.export:
-        path = output / f"{export_format}.pkl"
-        export(path, found, export_format, ids)
-        print(f"{export_format}: {path}")
 
     if annotations is not None:
         result = recall_report.measure(annotations, lookup.get)
@@ -156,6 +144,30 @@ def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annot
         recall_report.write_json(output / "recall.json", result, annotations)
         recall_report.write_plot(output / "recall.png", {"proposals": result})
         print(f"recall: {output / 'recall.json'} {output / 'recall.png'}")
+
+    if arguments.export:
+        files = {name: path for shard in shards for name, path in shard.images.items()}
+        dataset = None if annotations is None else _in_file_order(arguments.annotations, annotations)
+        exported = images_to_export(files, found, dataset)
+        for export_format in arguments.export:
+            path = output / f"{export_format}.pkl"
+            export(path, exported, export_format)
+            print(f"{export_format}: {len(exported)} images in {path}")
+        if dataset is not None and len(exported) < len(dataset):
+            print(f"{len(dataset) - len(exported)} annotated images were not given: the exports lack them")
+
+
+def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int | str]]:
+    """Names and ids of annotated images as other frameworks list them: COCO's in the order of the file."""
+    from eval import coco
+    from eval.inputs import is_json
+
+    images = annotations.images
+    if images.made_up:
+        return [(name, Path(name).stem) for name in images.names]
+    names = dict(zip(images.ids.tolist(), images.names, strict=True))
+    ids = [int(row["id"]) for row in coco.read_file(path).images or []] if is_json(path) else list(names)
+    return [(names[image_id], image_id) for image_id in ids]
 
 
 def _lines(path: str) -> list[str]:

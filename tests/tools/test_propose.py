@@ -64,8 +64,9 @@ def annotations(tmp_path: Path) -> Path:
     """The squares as COCO instances."""
     path = tmp_path / "instances.json"
     names = ["a.png", "b.png", "more/c.png"]
+    images = [{"id": 10 + i, "file_name": n, "width": 80, "height": 60} for i, n in enumerate(names)]
     content = {
-        "images": [{"id": 10 + i, "file_name": n, "width": 80, "height": 60} for i, n in enumerate(names)],
+        "images": images[::-1],  # COCO's own files are in no order either
         "categories": [{"id": 1, "name": "square"}],
         "annotations": [
             {
@@ -99,9 +100,11 @@ def test_a_folder_becomes_shards_exports_and_recall(
     image = np.asarray(Image.open(photos / "more" / "c.png"))
     np.testing.assert_array_equal(proposals.boxes("more/c.png"), SelectiveSearch(mode="single")(image))
     with (output / "detectron2.pkl").open("rb") as file:
-        assert pickle.load(file)["ids"] == [10, 11, 12]
+        assert pickle.load(file)["ids"] == [12, 11, 10]
     with (output / "mmdetection.pkl").open("rb") as file:
-        assert [len(array) for array in pickle.load(file)] == [len(proposals.boxes(n)) for n in proposals]
+        assert [len(array) for array in pickle.load(file)] == [
+            len(proposals.boxes(name)) for name in ("more/c.png", "b.png", "a.png")
+        ]
 
 
 def test_bad_images_are_reported_and_the_rest_goes_on(propose: Propose, tmp_path: Path, photos: Path) -> None:
