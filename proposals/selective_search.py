@@ -106,9 +106,7 @@ class SelectiveSearch:
         sides = boxes[:, 2:] - boxes[:, :2]
         shortest = np.minimum(self.min_box_side, (resized_width, resized_height))
         boxes = boxes[(sides >= shortest).all(axis=1)]
-        boxes = novel_first(boxes)[
-            : self.max_boxes
-        ]  # never empty: the whole image is the last merge of every hierarchy
+        boxes = boxes[: self.max_boxes]  # never empty: the whole image is the last merge of every hierarchy
         scale = np.array([width / resized_width, height / resized_height] * 2)
         return (boxes * scale).astype(np.float32)
 
