@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.class_scores import IndependentScores, QualityScores
 from detector.googlenet import TABLE_1, GoogLeNet
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.safetensors_file import read_weights_file
+from detector.tap_classifier import TapClassifier
 from detector.taxonomy import DET200, TrainedScores, ZeroShotScores
 
 CAFFE_INPUT = Preprocessing(channel_order="BGR", scale=1.0, mean=(104.0, 117.0, 123.0))
@@ -71,6 +73,7 @@ TORCHVISION = WeightsRecord(
     preprocessing=TORCHVISION_INPUT,
     outputs="cls1000",
 )
+MODEL_FILE = "model.safetensors"  # in the folder of a training run
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
 RECORDS = {record.name: record for record in (BVLC, TORCHVISION)}
 
@@ -98,8 +101,9 @@ def find_weights(choice: str | None = None) -> WeightsRecord | Path:
         FileNotFoundError: Nothing there; the message says how to get weights.
     """
     if choice is not None:
-        if Path(choice).is_file():
-            return Path(choice)
+        for path in (Path(choice), Path(choice) / MODEL_FILE):
+            if path.is_file():
+                return path
         if choice in RECORDS:
             return RECORDS[choice]
         known = " or ".join(RECORDS)
@@ -234,12 +238,20 @@ def _load_torchvision() -> nn.Module:
 def _load_own(path: Path, temperature: float) -> RegionClassifier:
     tensors, card = read_weights_file(path)
     zero_shot = card.outputs == "cls1000"
-    network = GoogLeNet(1000 if zero_shot else len(card.classes) + 1)
+    extra = {"detection": 1, "quality": 2, "independent": 0}  # outputs besides the classes
+    outputs = 1000 if zero_shot else len(card.classes) + extra[card.outputs]
+    network: nn.Module = GoogLeNet(outputs)
+    if card.tap is not None:
+        weight = tensors.get("head.weight", torch.empty(outputs, 0))
+        network = TapClassifier(
+            GoogLeNet(outputs), tap=card.tap, grid=card.grid, in_features=weight.shape[-1], outputs=outputs
+        )
     load_state(network, tensors, path)
+    scores = {"detection": TrainedScores, "quality": QualityScores, "independent": IndependentScores}
     return RegionClassifier(
         network=network,
         preprocessing=card.preprocessing,
-        class_scores=ZeroShotScores(temperature) if zero_shot else TrainedScores(),
+        class_scores=ZeroShotScores(temperature) if zero_shot else scores[card.outputs](),
         classes=DET200 if zero_shot else card.classes,
     )
 

@@ -1,0 +1,43 @@
+"""A linear classifier on the features of any stage of GoogLeNet: what SVMs of few photos become."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detector.googlenet import GoogLeNet
+from detector.stages import STAGES, modules_of, position, run_to
+
+
+class TapClassifier(nn.Module):
+    """Features of a stage, averaged over the cells of a grid, then one linear output a class.
+
+    Args:
+        trunk: The network; its stages behind `tap` are dropped.
+        tap: The stage whose features are used, see `detector.stages.STAGES`.
+        grid: Cells a side; 1 averages over the whole region, more keep where in the region things are.
+        in_features: Channels of the stage times cells.
+        outputs: Classes.
+    """
+
+    def __init__(self, trunk: GoogLeNet, *, tap: str, grid: int, in_features: int, outputs: int) -> None:
+        super().__init__()
+        if grid < 1:
+            raise ValueError(f"grid is {grid}, but must be at least 1")
+        self.trunk = trunk
+        for module in [*modules_of(trunk, STAGES[position(tap) + 1 :]), trunk.classifier]:
+            name = next(name for name, child in trunk.named_children() if child is module)
+            delattr(trunk, name)
+        self.tap = tap
+        self.grid = grid
+        self.head = nn.Linear(in_features, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (R, 3, H, W) -> logits (R, outputs)."""
+        return self.head(tap_features(self.trunk, x, self.tap, self.grid))
+
+
+def tap_features(trunk: GoogLeNet, x: Tensor, tap: str, grid: int) -> Tensor:
+    """Normalised images (R, 3, H, W) -> (R, channels * grid * grid), the tap's output averaged over a grid."""
+    features = run_to(trunk, x, tap)
+    if features.ndim == 4:  # pool5 is pooled already
+        features = F.adaptive_avg_pool2d(features, grid)
+    return features.flatten(1)
