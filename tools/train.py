@@ -3,6 +3,9 @@
 examples:
   python tools/train.py svm --annotations instances.json --images photos/ --output my_detector
   python tools/detect.py --weights my_detector --image more_photos/
+  python tools/train.py finetune --config configs/finetune_small.yaml --annotations instances.json --images photos/
+  python tools/train.py finetune --config configs/finetune_small.yaml --output finetuned --resume
+  torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml --output finetuned
 
 `python tools/train.py SUBCOMMAND --help` lists the options of each; --config reads them from a YAML file such as
 those in configs/.
@@ -22,15 +25,18 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 def argument_parser() -> ArgumentParser:
     """One subcommand a kind of training, whose options are the fields of its configuration."""
+    from detector.training.finetune import Finetuning
     from detector.training.options import add_training_options
     from detector.training.svm_job import SVMTraining
 
     parser = ArgumentParser(prog="train.py", description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subcommands(dest="command")
-    for name, configuration, text in (("svm", SVMTraining, "SVMs on few photos, R-CNN's last stage"),):
-        command = ArgumentParser(
-            description=f"{text}.\n\n{configuration.__doc__}", formatter_class=HelpFormatter
-        )
+    kinds = {
+        "svm": (SVMTraining, "SVMs on few photos, R-CNN's last stage"),
+        "finetune": (Finetuning, "a detector from a classifier, by the regions of annotated images"),
+    }
+    for name, (configuration, text) in kinds.items():
+        command = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
         command.add_argument(
             "--config", action=ActionConfigFile, help="YAML file of options; later options win"
         )
@@ -43,11 +49,16 @@ def train(arguments: Namespace) -> int:
     """Run the subcommand and say what came of it."""
     from rich.console import Console
 
+    from detector.training.finetune import Finetuning, finetune
     from detector.training.options import training_configuration
     from detector.training.svm_job import SVMTraining, train_svms
 
     console = Console(stderr=True, highlight=False)
-    path = train_svms(training_configuration(arguments.svm, SVMTraining), console)
+    options = arguments[arguments.command]
+    if arguments.command == "svm":
+        path = train_svms(training_configuration(options, SVMTraining), console)
+    else:
+        path = finetune(training_configuration(options, Finetuning), console)
     print(f"detector: {path}" if path else "dry run: nothing trained")
     return 0
 

@@ -4,12 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from detector.images import find_images
+from detector.taxonomy import DetectionClass
 from detector.training.det_lists import read_class_lists
 from detector.training.problems import Policy, Problems
 from detector.training.readers import read_training_set
 from detector.training.region_proposals import Progress, boxes_of_images
 from detector.training.sampling import RegionTable, check_iou, region_table
-from detector.training.training_set import TrainingSet, join, without_empty_classes
+from detector.training.training_set import TrainingSet, annotated_image, join, name_empty_classes
 from proposals import SelectiveSearch
 
 
@@ -22,7 +26,8 @@ class DataConfig:
         images: For each of them the folder of its images; one serves all.
         image_list: Only the images in this list (ImageSets, R-CNN's val1 and val2).
         class_lists: Folder of ILSVRC DET lists train_1.txt .. train_200.txt.
-        first: Only so many images, from the start.
+        unlabelled: Folders of images without any boxes: what they show is left to the teacher.
+        first: Only so many annotated images, from the start.
         problems: `skip` leaves out unusable boxes and images and counts them; `refuse` stops at the first.
         num_proposals: Boxes of an image, best-ranked first; None takes all.
         proposal_files: Files or folders of proposals computed before, instead of making them.
@@ -35,6 +40,7 @@ class DataConfig:
     images: list[str] = field(default_factory=list)
     image_list: str | None = None
     class_lists: str | None = None
+    unlabelled: list[str] = field(default_factory=list)
     first: int | None = None
     problems: Policy = "skip"
     num_proposals: int | None = 400
@@ -71,7 +77,44 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
         whole = whole.select(range(min(config.first, len(whole))))
     if not whole.counts().any():
         raise ValueError("no boxes to learn from: every annotation is to be ignored or was left out")
-    return without_empty_classes(whole, problems)
+    name_empty_classes(whole, problems)
+    return join([whole, *(_unlabelled(folder, whole.classes, problems) for folder in config.unlabelled)])
+
+
+def _unlabelled(folder: str, classes: tuple[DetectionClass, ...], problems: Problems) -> TrainingSet:
+    """The images of a folder, each with no box and no class that is completely labelled."""
+    nothing = np.empty(0, np.int64)
+    found = [
+        annotated_image(file.name, file.path, nothing, nothing, np.zeros(len(classes), np.bool_), problems)
+        for file in find_images([folder])
+    ]
+    return TrainingSet(classes, tuple(image for image in found if image is not None))
+
+
+def read_with_boxes(
+    config: DataConfig,
+    problems: Problems,
+    *,
+    seed: int,
+    keep: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> tuple[TrainingSet, list[np.ndarray]]:
+    """The usable images of a configuration and the proposals (N, 4) of each.
+
+    Args:
+        seed: Of the ranking of proposals.
+        keep: File for proposals that are made, see `boxes_of_images`.
+        progress: Called with the numbers of images done and to do.
+    """
+    return boxes_of_images(
+        read_data(config, problems),
+        problems,
+        num_proposals=config.num_proposals,
+        search=SelectiveSearch(**config.proposals, seed=seed),
+        proposal_files=config.proposal_files,
+        keep=keep,
+        progress=progress,
+    )
 
 
 def read_regions(
@@ -82,23 +125,9 @@ def read_regions(
     keep: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> RegionTable:
-    """The regions of all images of a configuration.
-
-    Args:
-        seed: Of the ranking of proposals.
-        keep: File for proposals that are made, see `boxes_of_images`.
-        progress: Called with the numbers of images done and to do.
-    """
+    """The regions of all images of a configuration; the arguments are those of `read_with_boxes`."""
     check_iou(positive_iou=config.positive_iou, background_iou=config.background_iou)
-    training_set, boxes = boxes_of_images(
-        read_data(config, problems),
-        problems,
-        num_proposals=config.num_proposals,
-        search=SelectiveSearch(**config.proposals, seed=seed),
-        proposal_files=config.proposal_files,
-        keep=keep,
-        progress=progress,
-    )
+    training_set, boxes = read_with_boxes(config, problems, seed=seed, keep=keep, progress=progress)
     return region_table(
         training_set,
         boxes.__getitem__,

@@ -66,7 +66,7 @@ def region_features(
 def cached_features(
     path: Path,
     table: RegionTable,
-    blocks: Callable[[int], Iterator[np.ndarray]],
+    blocks: Callable[..., Iterator[np.ndarray]],
     *,
     key: Mapping[str, Any],
     progress: Progress = lambda done, total: None,
@@ -76,7 +76,7 @@ def cached_features(
     A stopped run leaves `<path>.unfinished` with its journal; the next goes on there.
 
     Args:
-        blocks: Features from a row on, see `region_features`.
+        blocks: Gives the features from the row `start` on, such as `region_features` with its other arguments.
         key: What else the features depend on: weights, stage, size. Other values, or other regions, start anew.
 
     Returns:
@@ -93,7 +93,7 @@ def cached_features(
     if noted.get("fingerprint") == fingerprint and unfinished.is_file():
         done, target = int(noted["done"]), np.lib.format.open_memmap(unfinished, mode="r+")
     progress(done, len(table))
-    for block in blocks(done):
+    for block in blocks(start=done):
         if target is None:
             target = np.lib.format.open_memmap(
                 unfinished, mode="w+", dtype=np.float16, shape=(len(table), *block.shape[1:])

@@ -144,9 +144,7 @@ def _features(
         "context": config.context,
     }
     with bar(console, "features") as progress:
-        return cached_features(
-            output / "features.npy", table, lambda start: blocks(start=start), key=key, progress=progress
-        )
+        return cached_features(output / "features.npy", table, blocks, key=key, progress=progress)
 
 
 def _write(
