@@ -19,6 +19,11 @@ def run_to(network: GoogLeNet, x: Tensor, tap: str) -> Tensor:
     return _run(network, x, STAGES[: position(tap) + 1])
 
 
+def run_between(network: GoogLeNet, features: Tensor, after: str, until: str) -> Tensor:
+    """Output of the stage `after` -> output of the later stage `until`."""
+    return _run(network, features, STAGES[position(after) + 1 : position(until) + 1])
+
+
 def run_on(network: GoogLeNet, features: Tensor, tap: str) -> Tensor:
     """Output of the stage `tap` -> logits: `run_on(run_to(x, tap), tap)` equals `network(x)`."""
     return network.classifier(network.dropout(_run(network, features, STAGES[position(tap) + 1 :])))

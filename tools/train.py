@@ -5,6 +5,7 @@ examples:
   python tools/detect.py --weights my_detector --image more_photos/
   python tools/train.py finetune --config configs/finetune_small.yaml --annotations instances.json --images photos/
   python tools/train.py finetune --config configs/finetune_small.yaml --output finetuned --resume
+  python tools/train.py classify --config configs/pretrain_imagenet.yaml --images ILSVRC/Data/CLS-LOC/train
   torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml --output finetuned
 
 `python tools/train.py SUBCOMMAND --help` lists the options of each; --config reads them from a YAML file such as
@@ -25,6 +26,7 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 def argument_parser() -> ArgumentParser:
     """One subcommand a kind of training, whose options are the fields of its configuration."""
+    from detector.training.classify import Pretraining
     from detector.training.finetune import Finetuning
     from detector.training.options import add_training_options
     from detector.training.svm_job import SVMTraining
@@ -33,6 +35,7 @@ def argument_parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command")
     kinds = {
         "svm": (SVMTraining, "SVMs on few photos, R-CNN's last stage"),
+        "classify": (Pretraining, "a classifier from whole images, the paper's recipe"),
         "finetune": (Finetuning, "a detector from a classifier, by the regions of annotated images"),
     }
     for name, (configuration, text) in kinds.items():
@@ -49,6 +52,7 @@ def train(arguments: Namespace) -> int:
     """Run the subcommand and say what came of it."""
     from rich.console import Console
 
+    from detector.training.classify import Pretraining, pretrain
     from detector.training.finetune import Finetuning, finetune
     from detector.training.options import training_configuration
     from detector.training.svm_job import SVMTraining, train_svms
@@ -57,9 +61,11 @@ def train(arguments: Namespace) -> int:
     options = arguments[arguments.command]
     if arguments.command == "svm":
         path = train_svms(training_configuration(options, SVMTraining), console)
+    elif arguments.command == "classify":
+        path = pretrain(training_configuration(options, Pretraining), console)
     else:
         path = finetune(training_configuration(options, Finetuning), console)
-    print(f"detector: {path}" if path else "dry run: nothing trained")
+    print(f"model: {path}" if path else "dry run: nothing trained")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ class Batches(Protocol):
     batch_size: int
     steps_per_epoch: int
 
-    def batch(self, step: int, share: slice) -> Batch:
-        """The `share` of the batch of a step; the same whenever it is asked for."""
+    def batch(self, step: int, share: slice) -> Any:
+        """`inputs` and `targets` of the `share` of a step's batch; the same whenever they are asked for."""
         ...
 
 
@@ -140,7 +140,7 @@ class FeatureBatches:
         return Batch(torch.from_numpy(values.astype(np.float32)), targets_of(self.table, rows, self.teacher))
 
 
-class Steps(Dataset[Batch]):
+class Steps(Dataset[Any]):
     """The batches of some steps as a torch data set, so that worker processes can prepare them ahead."""
 
     def __init__(self, batches: Batches, start: int, stop: int, share: slice) -> None:
@@ -149,5 +149,5 @@ class Steps(Dataset[Batch]):
     def __len__(self) -> int:
         return self._stop - self._start
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Any:
         return self._batches.batch(self._start + index, self._share)

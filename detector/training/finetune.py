@@ -126,10 +126,10 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
         output = output_folder(config.output)
         # What takes long is done by the first process and kept in files, which the others then read.
         if here.first:
-            prepared = _prepare(config, output, quiet, device)
+            prepared = _prepare(config, output, quiet, device, first=here.first)
         here.barrier()
         if not here.first:
-            prepared = _prepare(config, output, quiet, device)
+            prepared = _prepare(config, output, quiet, device, first=here.first)
         if config.dry_run:
             return None
         return _train(config, prepared, output, quiet, device, here)
@@ -155,7 +155,9 @@ class _Prepared:
     table: RegionTable
 
 
-def _prepare(config: Finetuning, output: Path, console: Console, device: torch.device) -> _Prepared:
+def _prepare(
+    config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
+) -> _Prepared:
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
     classifier, name = start_weights(config.weights, config.size)
     console.print(f"start: {name}", soft_wrap=True)
@@ -170,7 +172,7 @@ def _prepare(config: Finetuning, output: Path, console: Console, device: torch.d
     if problems.counts:
         console.print(f"left out in all: {problems.summary()}")
     plan = BatchPlan(table, positives=config.positives, backgrounds=config.backgrounds, seed=config.seed)
-    if not console.quiet:
+    if first:
         write_region_picture(
             output / "regions.jpg",
             table,
@@ -338,7 +340,7 @@ def _validation(
     console: Console,
     device: torch.device,
     here: Processes,
-) -> Callable[[nn.Module], float] | None:
+) -> Callable[[nn.Module], dict[str, float]] | None:
     if not config.validation.annotations:
         return None
     problems = Problems(config.validation.problems, lambda line: console.print(f"left out: {line}"))
@@ -361,9 +363,9 @@ def _validation(
         here=here,
     )
 
-    def evaluate(model: nn.Module) -> float:
+    def evaluate(model: nn.Module) -> dict[str, float]:
         network = model.network
         assert isinstance(network, GoogLeNet)
-        return measure(network)
+        return {"mean_ap": measure(network)}
 
     return evaluate

@@ -43,7 +43,7 @@ class FitConfig:
         clip_norm: Largest norm of the gradient; None lets it be.
         log_every: Steps between lines of the log.
         checkpoint_every: Steps between checkpoints.
-        evaluate_every: Steps between measurements of mAP; 0 measures at the end.
+        evaluate_every: Steps between measurements on the validation images; 0 measures at the end.
         workers: Processes that prepare batches ahead; 0 prepares them in between.
     """
 
@@ -93,7 +93,7 @@ def fit(
     console: Console,
     device: torch.device,
     here: Processes | None = None,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> nn.Module:
     """Train and return the averaged network.
 
@@ -108,7 +108,7 @@ def fit(
         seed: Of dropout.
         resume: Go on from the checkpoint.
         here: This process among those of the run.
-        evaluate: Gives the mAP of a network; all processes call it.
+        evaluate: Measures a network: columns of the log by name; all processes call it.
     """
     here = here or Processes()
     steps = number_of_steps(config, batches)
@@ -184,7 +184,7 @@ def fit(
                 values |= {"loss": loss, "learning_rate": rate, "regions_per_second": speed}
                 values["epoch"] = finished / batches.steps_per_epoch
                 if evaluate and (last or (config.evaluate_every and finished % config.evaluate_every == 0)):
-                    values["mean_ap"] = evaluate(average.module if config.averaging else network)
+                    values |= evaluate(average.module if config.averaging else network)
                 log.write(finished, values)
                 since, clock = finished, time.perf_counter()
             if finished % config.checkpoint_every == 0 or last:

@@ -164,6 +164,30 @@ def thinned(table: RegionTable, *, positives: int, backgrounds: int, seed: int) 
     return table.select(np.sort(np.concatenate(chosen)))
 
 
+class EndlessPasses:
+    """Passes over some rows without end, each in an order of its own that only the seed decides."""
+
+    def __init__(self, rows: np.ndarray, seed: tuple[int, ...]) -> None:
+        self.rows, self.seed = rows, seed
+        self._order = lru_cache(maxsize=4)(self._shuffled)
+
+    def draw(self, start: int, count: int) -> np.ndarray:
+        """The rows at the places `start` to `start + count` of the passes one after the other."""
+        if not count:
+            return np.empty(0, np.int64)
+        places = np.arange(start, start + count)
+        epochs = places // len(self.rows)
+        return np.concatenate(
+            [
+                self._order(epoch)[places[epochs == epoch] % len(self.rows)]
+                for epoch in np.unique(epochs).tolist()
+            ]
+        )
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((*self.seed, epoch)).permutation(self.rows)
+
+
 class BatchPlan:
     """Which regions make the batch of a step.
 
@@ -181,45 +205,35 @@ class BatchPlan:
         self, table: RegionTable, *, positives: int = 32, backgrounds: int = 96, seed: int = 0
     ) -> None:
         background = len(table.training_set.classes)
-        self._rows = [np.flatnonzero(table.labels != background), np.flatnonzero(table.labels == background)]
-        self._counts = [positives, backgrounds]
-        for name, rows, count in zip(("object", "background"), self._rows, self._counts, strict=True):
+        objects, empty = (
+            np.flatnonzero(table.labels != background),
+            np.flatnonzero(table.labels == background),
+        )
+        for name, rows, count in (("object", objects, positives), ("background", empty, backgrounds)):
             if count < 0 or (count and not len(rows)):
                 raise ValueError(f"a batch is to have {count} {name} regions, but the data has {len(rows)}")
         if positives < 1:
             raise ValueError(f"a batch is to have {positives} object regions, but needs at least 1")
         self.seed = seed
-        self._order = lru_cache(maxsize=4)(self._shuffled)
+        self._parts = (
+            (EndlessPasses(objects, (seed, _POSITIVES)), positives),
+            (EndlessPasses(empty, (seed, _BACKGROUNDS)), backgrounds),
+        )
 
     @property
     def batch_size(self) -> int:
         """Regions in a batch."""
-        return sum(self._counts)
+        return sum(count for _, count in self._parts)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches until every object region has been seen once."""
-        return -(-len(self._rows[_POSITIVES]) // self._counts[_POSITIVES])
+        passes, count = self._parts[_POSITIVES]
+        return -(-len(passes.rows) // count)
 
     def rows(self, step: int) -> np.ndarray:
         """Positions (B,) in the table of the regions of a step, counted from 0; objects first."""
-        return np.concatenate([self._draw(kind, step) for kind in (_POSITIVES, _BACKGROUNDS)])
-
-    def _draw(self, kind: int, step: int) -> np.ndarray:
-        count, total = self._counts[kind], len(self._rows[kind])
-        if not count:
-            return np.empty(0, np.int64)
-        places = np.arange(step * count, (step + 1) * count)  # in the endless row of shuffled passes
-        epochs = places // total
-        return np.concatenate(
-            [
-                self._order(kind, epoch)[places[epochs == epoch] % total]
-                for epoch in np.unique(epochs).tolist()
-            ]
-        )
-
-    def _shuffled(self, kind: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, kind, epoch)).permutation(self._rows[kind])
+        return np.concatenate([passes.draw(step * count, count) for passes, count in self._parts])
 
 
 def mirrored(seed: int, step: int, count: int) -> np.ndarray:

@@ -58,10 +58,10 @@ def column(folder: str | Path, name: str) -> list[float]:
 
 
 def test_cached_features_teach_a_detector(config: Finetuning) -> None:
-    path = finetune(replace(config, fit=replace(config.fit, steps=40)), QUIET)
+    path = finetune(replace(config, fit=replace(config.fit, steps=24)), QUIET)
     assert path is not None and path.name == "model.safetensors"
     losses = column(config.output, "class")
-    assert np.mean(losses[-5:]) < 0.8 * losses[0] and len(column(config.output, "quality")) == 40
+    assert np.mean(losses[-5:]) < 0.8 * losses[0] and len(column(config.output, "quality")) == 24
     detector = load_weights(path)
     assert [kind.name for kind in detector.classes] == ["square", "disc"]
     scores = detector.eval()(torch.zeros(2, 3, 32, 32))
@@ -110,7 +110,7 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     )
     finetune(replace(config, data=data, teacher_weight=1.0), QUIET)
     teacher = column(config.output, "teacher")
-    assert len(teacher) == 4 and max(teacher) < 0.5  # the first head scores nearly like its teacher
+    assert len(teacher) == 4 and teacher[0] < 0.05  # the first head scores nearly like its teacher
 
 
 def test_dry_run_and_bad_settings(config: Finetuning) -> None:
@@ -125,7 +125,7 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"positives": 0}, "at least 1"),
     ):
         with pytest.raises(ValueError, match=words):
-            finetune(replace(config, **change), QUIET)  # type: ignore[arg-type]
+            finetune(replace(config, **change), QUIET)
 
 
 Command = Callable[..., list[str]]
@@ -140,7 +140,7 @@ def command(config: Finetuning) -> Command:
         return [
             str(ROOT / "tools" / "train.py"), "finetune", "--annotations", *data.annotations,
             "--images", *data.images, "--data.num_proposals", "30", "--data.proposals", '{"mode": "single"}',
-            "--weights", str(config.weights), "--output", str(output), "--freeze", "pool4", "--cache", "true",
+            "--weights", str(config.weights), "--output", str(output), "--freeze", "pool4", "--cache",
             "--positives", "4", "--backgrounds", "8", "--size", "32", "--context", "2", "--device", "cpu",
             "--fit.learning_rate", "0.01", "--fit.averaging", "0.5", "--fit.log_every", "1",
             "--fit.checkpoint_every", "3", *more,
@@ -153,7 +153,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(command: Command, tmp_path: Path) -> None:
-    steps = ("--fit.steps", "60")
+    steps = ("--fit.steps", "30")
     subprocess.run([sys.executable, *command(tmp_path / "whole", *steps)], env=ENVIRONMENT, check=True)
     killed = subprocess.Popen([sys.executable, *command(tmp_path / "killed", *steps)], env=ENVIRONMENT)
     log = tmp_path / "killed" / "log.csv"
