@@ -4,11 +4,12 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,64 +129,103 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
             finetune(replace(config, **change), QUIET)
 
 
-Command = Callable[..., list[str]]
-
-
 @pytest.fixture
-def command(config: Finetuning) -> Command:
+def one_thread() -> Iterator[None]:
+    """Bits depend on the number of threads: as many here as in the processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def command(config: Finetuning, output: Path, *more: str) -> list[str]:
     """The command line of `config`, so that it runs in processes of its own."""
+    path = output.parent / "config.yaml"
+    settings = asdict(replace(config, output=str(output)))
+    path.write_text(json.dumps(settings))  # JSON is YAML
+    return [str(ROOT / "tools" / "train.py"), "finetune", "--config", str(path), *more]
 
-    def line(output: Path, *more: str) -> list[str]:
-        data = config.data
-        return [
-            str(ROOT / "tools" / "train.py"), "finetune", "--annotations", *data.annotations,
-            "--images", *data.images, "--data.num_proposals", "30", "--data.proposals", '{"mode": "single"}',
-            "--weights", str(config.weights), "--output", str(output), "--freeze", "pool4", "--cache",
-            "--positives", "4", "--backgrounds", "8", "--size", "32", "--context", "2", "--device", "cpu",
-            "--fit.learning_rate", "0.01", "--fit.averaging", "0.5", "--fit.log_every", "1",
-            "--fit.checkpoint_every", "3", *more,
-        ]  # fmt: skip
 
-    return line
+def wait_for_log(folder: Path, lines: int) -> None:
+    """Until the run has logged so many lines."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        log = folder / "log.csv"
+        if log.exists() and log.read_text().count("\n") > lines:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{folder}: no {lines} lines of log in two minutes")
 
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def test_killed_and_resumed_ends_with_the_same_bits(command: Command, tmp_path: Path) -> None:
-    steps = ("--fit.steps", "30")
-    subprocess.run([sys.executable, *command(tmp_path / "whole", *steps)], env=ENVIRONMENT, check=True)
-    killed = subprocess.Popen([sys.executable, *command(tmp_path / "killed", *steps)], env=ENVIRONMENT)
-    log = tmp_path / "killed" / "log.csv"
-    deadline = time.monotonic() + 60
-    while not (log.exists() and log.read_text().count("\n") > 8) and time.monotonic() < deadline:
-        time.sleep(0.005)
+def test_killed_and_resumed_ends_with_the_same_bits(
+    config: Finetuning, tmp_path: Path, one_thread: None
+) -> None:
+    config = replace(config, fit=replace(config.fit, steps=30, checkpoint_every=3))
+    finetune(replace(config, output=str(tmp_path / "whole")), QUIET)
+    killed = subprocess.Popen([sys.executable, *command(config, tmp_path / "killed")], env=ENVIRONMENT)
+    wait_for_log(tmp_path / "killed", 8)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
-    subprocess.run(
-        [sys.executable, *command(tmp_path / "killed", *steps, "--resume")], env=ENVIRONMENT, check=True
-    )
+    finetune(replace(config, output=str(tmp_path / "killed"), resume=True), QUIET)
     expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert column(tmp_path / "killed", "loss") == column(tmp_path / "whole", "loss")
 
 
-def torchrun(count: int, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(count),
-        *more,
-    ]
-
-
-def test_two_processes_give_the_curve_of_one(command: Command, tmp_path: Path) -> None:
-    steps = ("--fit.steps", "50", "--dropout", "0")
-    subprocess.run([sys.executable, *command(tmp_path / "one", *steps)], env=ENVIRONMENT, check=True)
-    subprocess.run([*torchrun(2), *command(tmp_path / "two", *steps)], env=ENVIRONMENT, check=True)
+def test_two_processes_one_of_which_dies_give_the_curve_of_one(
+    config: Finetuning, tmp_path: Path, one_thread: None
+) -> None:
+    config = replace(config, dropout=0.0, fit=replace(config.fit, steps=50, checkpoint_every=10))
+    finetune(replace(config, output=str(tmp_path / "one")), QUIET)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    run = subprocess.Popen(
+        [sys.executable, *torchrun, *command(config, tmp_path / "two")],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+    )
+    wait_for_log(tmp_path / "two", 15)
+    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    if not workers.exists():
+        pytest.skip("needs /proc to find the worker processes")
+    os.kill(int(workers.read_text().split()[-1]), signal.SIGKILL)
+    _, messages = run.communicate(timeout=240)
+    assert run.returncode == 0, messages.decode()[-3000:]
+    assert b"resumed after step" in messages
     one, two = column(tmp_path / "one", "loss"), column(tmp_path / "two", "loss")
     assert len(one) == len(two) == 50
     assert np.abs(np.array(one) - two).max() < 1e-3
+
+
+LOSING = """
+import os, sys, torch
+from detector.command_line import run
+from detector.training.processes import processes
+def work():
+    with processes(torch.device("cpu")) as here:
+        here.barrier()
+        if here.rank == 1:
+            os._exit(9)
+        while True:
+            here.sum(torch.ones(1))
+sys.exit(run(work))
+"""
+
+
+def test_a_process_that_dies_is_named_by_the_others() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOSING], stderr=subprocess.PIPE, text=True,
+            env=ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    _, message = started[0].communicate(timeout=120)
+    started[1].communicate()
+    assert started[0].returncode == 2 and "error: process 0 of 2 lost another one" in message
+    assert "the last checkpoint is intact" in message and "Traceback" not in message
