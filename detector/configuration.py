@@ -5,28 +5,36 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from detector.ensemble import Ensemble
 from detector.rcnn import RCNN
+from detector.region_scorer import RegionScorer, Scorer
 from detector.taxonomy import DetectionClass
-from detector.weights import find_weights, load_weights
+from detector.weights import WeightsRecord, find_weights, load_weights
 from proposals import ProposalFile, SelectiveSearch
 
 
 def _default(name: str) -> Any:
-    """The default of an argument of `RCNN`: defaults live in its signature."""
-    return inspect.signature(RCNN).parameters[name].default
+    """The default of an argument of `RCNN` or `RegionScorer`: defaults live in their signatures."""
+    arguments = inspect.signature(RCNN).parameters | inspect.signature(RegionScorer).parameters
+    return arguments[name].default
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What a detector is made of; the fields that are not explained here are arguments of `RCNN`.
+    """What a detector is made of; the fields that are not explained here are arguments of `RCNN` or
+    `RegionScorer`.
 
     Attributes:
-        weights: A file, the name of known weights, or None for the first that is at hand.
+        weights: A file, the name of known weights, or None for the first that is at hand; a list of them
+            makes an `Ensemble`.
+        member_weights: What each member counts in the mean, None for all alike.
+        cascade: How many regions of an image the members after the first look at; None: all.
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
         num_proposals: Boxes scored in each image, best-ranked first; None scores all.
@@ -36,23 +44,26 @@ class DetectorConfig:
         proposals: Further arguments of `proposals.SelectiveSearch`.
     """
 
-    weights: str | None = None
+    weights: str | list[str] | None = None
+    member_weights: list[float] | None = None
+    cascade: int | None = None
     temperature: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_proposals: int | None = 400
     proposal_files: list[str] | None = None
     classes: list[str] | None = None
     seed: int = 0
-    context: int = _default("context")
+    context: int | None = _default("context")
     nms_iou: float = _default("nms_iou")
     score_threshold: float = _default("score_threshold")
     max_detections: int = _default("max_detections")
     batch_size: int = _default("batch_size")
+    runtime: Literal["auto", "torch", "openvino"] = _default("runtime")
     proposals: dict[str, Any] = field(default_factory=dict)
 
     def what_decides_the_result(self) -> dict[str, Any]:
         """All but what only decides where and how fast the work is done."""
-        bystanders = {"device", "batch_size"}
+        bystanders = {"device", "batch_size", "runtime"}
         return {name: value for name, value in asdict(self).items() if name not in bystanders}
 
 
@@ -63,18 +74,38 @@ def build_detector(config: DetectorConfig) -> RCNN:
         OSError: Weights that are missing or cannot be read.
         ValueError: A value that makes no sense, an unknown class, a device that is not there.
     """
-    network = load_weights(find_weights(config.weights), temperature=config.temperature)
+    scorer = build_scorer(config)
     return RCNN(
         proposals=SelectiveSearch(**config.proposals, max_boxes=config.num_proposals, seed=config.seed),
-        network=network,
-        labels=None if config.classes is None else labels_of(config.classes, network.classes),
-        context=config.context,
+        scorer=scorer,
+        labels=None if config.classes is None else labels_of(config.classes, scorer.classes),
         nms_iou=config.nms_iou,
         score_threshold=config.score_threshold,
         max_detections=config.max_detections,
-        batch_size=config.batch_size,
-        device=choose_device(config.device),
     )
+
+
+def build_scorer(config: DetectorConfig) -> Scorer:
+    """What is in each box: one network, or the ensemble of those the configuration names."""
+    members = [
+        RegionScorer(
+            load_weights(source, temperature=config.temperature),
+            context=config.context,
+            batch_size=config.batch_size,
+            runtime=config.runtime,
+            device=choose_device(config.device),
+        )
+        for source in sources(config)
+    ]
+    if len(members) == 1 and config.member_weights is None:
+        return members[0]
+    return Ensemble(members, weights=config.member_weights, cascade=config.cascade)
+
+
+def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:
+    """The weights of a configuration, which exist."""
+    choices = config.weights if isinstance(config.weights, list) else [config.weights]
+    return [find_weights(choice) for choice in choices]
 
 
 def stored_boxes(config: DetectorConfig) -> Callable[[str], np.ndarray] | None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detector.configuration import DetectorConfig, build_detector, stored_boxes
+from detector.configuration import DetectorConfig, build_detector, sources, stored_boxes
 from detector.detections import Format
 from detector.images import find_images
 from detector.job import Report, plan, run_job
 from detector.job_display import JobDisplay
 from detector.stage_timer import StageTimer
-from detector.weights import describe, find_weights
+from detector.weights import describe
 from eval.ilsvrc import read_image_list
 
 
@@ -45,7 +45,7 @@ def detect_files(
     tasks, unplanned = plan(images, output, indices)
     detector = build_detector(config)
     console = Console(stderr=True, highlight=False)
-    weights = describe(find_weights(config.weights))
+    weights = ", ".join(describe(source) for source in sources(config))
     console.print(f"weights: {weights}", soft_wrap=True)
     with JobDisplay(console, total=len(tasks)) as display:
         for sentence in unplanned.values():

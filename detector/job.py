@@ -108,7 +108,7 @@ def run_job(
     report = Report()
     found: list[Detections] = []
     with Journal(
-        output / "detections.unfinished.jsonl", settings, detector.network.classes, resume
+        output / "detections.unfinished.jsonl", settings, detector.scorer.classes, resume
     ) as journal:
         for task in tasks:
             on_image(task)

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from detector.command_line import ArgumentParser
 from detector.configuration import DetectorConfig
+from detector.runtime import RuntimeName
 from proposals import SelectiveSearch
 
 
@@ -19,16 +20,23 @@ def add_detector_options(parser: ArgumentParser) -> None:
         field = name.removeprefix("--").replace("-", "_")
         parser.add_argument(name, type=type_, default=getattr(defaults, field), help=text, **more)
 
-    option("--weights", str | None, "a weights file, `torchvision` or `bvlc`; default: the first at hand")
+    option(
+        "--weights",
+        str | list[str] | None,
+        "a weights file, `torchvision` or `bvlc`; a list is an ensemble; default: the first at hand",
+    )
+    option("--member-weights", list[float] | None, "what each member of an ensemble counts; null: all alike")
+    option("--cascade", int | None, "regions that the members after the first look at; null: all")
     option("--classes", str, "report only these", nargs="+", metavar="NAME")
     option("--score-threshold", float, "lowest score to report")
     option("--max-detections", int, "most detections of an image")
     option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
     option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
-    option("--context", int, "pixels around a region of 224x224")
+    option("--context", int | None, "pixels around a box in the region; null: as the network was trained")
     option("--temperature", float, "of the softmax of classification networks (zero-shot)")
     option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")
+    option("--runtime", RuntimeName, "auto: OpenVINO on the CPU; torch: the network as it is")
     option("--batch-size", int, "regions the network sees at a time")
     option("--seed", int, "of the ranking of proposals")
     parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})

@@ -11,7 +11,7 @@ from detector.taxonomy import DetectionClass
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its pixels: `(pixels * scale - mean) / std`, channels in `channel_order`.
+    """How a network wants its regions cut out, and its pixels: `(pixels * scale - mean) / std`.
 
     Attributes:
         channel_order: Order of the channels the network was trained with.
@@ -19,6 +19,8 @@ class Preprocessing:
         mean: Subtracted per channel, in the network's channel order and after scaling.
         std: Divisor per channel, likewise.
         size: Side of the square input in pixels.
+        context: Pixels of surroundings on each side of a box in that input.
+        crop: `warp` stretches a box to the square, `square` takes the square around its longer side.
     """
 
     channel_order: Literal["RGB", "BGR"]
@@ -26,6 +28,8 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     size: int = 224
+    context: int = 16
+    crop: Literal["warp", "square"] = "warp"
 
     def mean_colour(self) -> tuple[float, float, float]:
         """The mean as an RGB colour of 0..255: a pixel of this colour is zero for the network."""

@@ -3,9 +3,11 @@
 Girshick et al., *Rich feature hierarchies* (CVPR 2014), section 2.1 and appendix A: the box is enlarged so
 that after the warp there are `context` pixels of surroundings on every side, then stretched to a square
 whatever its shape was. Where the enlarged box leaves the image, the warped region holds the mean colour.
+The appendix's other way, the tightest square around the box, keeps the shape of things.
 """
 
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,15 +19,17 @@ def warp_regions(
     *,
     size: int = 224,
     context: int = 16,
+    crop: Literal["warp", "square"] = "warp",
     fill: tuple[float, float, float],
 ) -> np.ndarray:
-    """Warp every box of one image to a square.
+    """Make every box of one image a square region.
 
     Args:
         image: RGB uint8 (H, W, 3).
         boxes: (R, 4) xyxy, half-open, pixels of `image`; at least partly inside it.
         size: Side of a warped region in pixels.
         context: Pixels of surroundings on each side of the warped region, `0 <= 2 * context < size`.
+        crop: `warp` stretches the box itself, `square` cuts the square around its longer side.
         fill: RGB colour (0..255) of what lies outside the image: the mean of the network's training images.
 
     Returns:
@@ -38,9 +42,18 @@ def warp_regions(
         raise ValueError(f"context is {context}, but must lie between 0 and half the region size {size}")
     regions = np.empty((len(boxes), size, size, 3), np.uint8)
     regions[...] = np.rint(fill).astype(np.uint8)
+    if crop == "square":
+        boxes = squares(boxes)
     for region, box in zip(regions, boxes, strict=True):
         _warp(image, box, region, context)
     return regions
+
+
+def squares(boxes: np.ndarray) -> np.ndarray:
+    """The squares (R, 4) with the centres of boxes (R, 4), and sides as long as their longer ones."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    halves = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
+    return np.concatenate([centres - halves, centres + halves], axis=1)
 
 
 def _warp(image: np.ndarray, box: np.ndarray, region: np.ndarray, context: int) -> None:

@@ -38,6 +38,8 @@ class TapClassifier(nn.Module):
 def tap_features(trunk: GoogLeNet, x: Tensor, tap: str, grid: int) -> Tensor:
     """Normalised images (R, 3, H, W) -> (R, channels * grid * grid), the tap's output averaged over a grid."""
     features = run_to(trunk, x, tap)
-    if features.ndim == 4:  # pool5 is pooled already
-        features = F.adaptive_avg_pool2d(features, grid)
-    return features.flatten(1)
+    if tap == "pool5":  # (R, 1024), pooled already
+        return features
+    if grid == 1:
+        return features.mean(dim=(2, 3))
+    return F.adaptive_avg_pool2d(features, grid).flatten(1)

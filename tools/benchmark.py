@@ -16,6 +16,7 @@ from detector.command_line import run
 BENCHMARKS = {
     "proposals": "selective search: seconds, recall and MABO beside OpenCV contrib's",
     "training": "fine-tuning on photos beside a bare loop of the network on random tensors",
+    "detect": "regions a second and whole images, beside the eager network on every box",
     "eval": "a million detections to mAP, beside pycocotools and the Rust evaluators",
 }
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from detector.images import read_image
 from detector.region_classifier import Preprocessing
-from detector.regions import warp_regions
 from detector.training.distortion import distort_colours
+from detector.training.features import cut_regions
 from detector.training.losses import RegionTargets
 from detector.training.sampling import BatchPlan, RegionTable, mirrored
 
@@ -75,13 +75,12 @@ class PixelBatches:
         plan: BatchPlan,
         *,
         preprocessing: Preprocessing,
-        context: int,
         mirror: bool = True,
         colour_strength: float = 0.0,
         teacher: Teacher | None = None,
     ) -> None:
         self.table, self.plan, self.teacher = table, plan, teacher
-        self.preprocessing, self.context = preprocessing, context
+        self.preprocessing = preprocessing
         self.mirror, self.colour_strength = mirror, colour_strength
         self.batch_size, self.steps_per_epoch = plan.batch_size, plan.steps_per_epoch
         self._read = lru_cache(_IMAGES_KEPT)(read_image)
@@ -95,13 +94,8 @@ class PixelBatches:
         pixels = np.empty((len(places), size, size, 3), np.uint8)
         for target, place in enumerate(places):
             row = rows[place]
-            region = warp_regions(
-                self._read(self.table.training_set.images[int(self.table.image[row])].path),
-                self.table.boxes[row : row + 1],
-                size=size,
-                context=self.context,
-                fill=self.preprocessing.mean_colour(),
-            )[0]
+            image = self._read(self.table.training_set.images[int(self.table.image[row])].path)
+            region = cut_regions(image, self.table.boxes[row : row + 1], self.preprocessing)[0]
             if self.colour_strength:
                 generator = np.random.default_rng((self.plan.seed, 3, step, place))
                 region = distort_colours(region, self.colour_strength, generator)

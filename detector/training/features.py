@@ -11,37 +11,53 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from detector.googlenet import GoogLeNet
 from detector.images import read_image
-from detector.region_classifier import Preprocessing
+from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.regions import warp_regions
+from detector.runtime import Runtime
+from detector.stages import run_to
+from detector.tap_classifier import tap_features
 from detector.training.sampling import RegionTable
 from eval.atomic import writing
 
-Forward = Callable[[Tensor], Tensor]  # RGB uint8 (R, 3, S, S) -> features (R, ...)
 Progress = Callable[[int, int], None]
 
 
-@torch.inference_mode()
+class StageFeatures(nn.Module):
+    """Pixels of regions to the output of a stage, averaged over the cells of a grid if one is given."""
+
+    def __init__(self, classifier: RegionClassifier, tap: str, grid: int | None = None) -> None:
+        super().__init__()
+        self.classifier, self.tap, self.grid = classifier, tap, grid
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """(R, 3, S, S) RGB of 0..255 -> (R, ...)."""
+        network = self.classifier.network
+        assert isinstance(network, GoogLeNet)
+        x = self.classifier.normalize(regions)
+        if self.grid is None:
+            return run_to(network, x, self.tap)
+        return tap_features(network, x, self.tap, self.grid)
+
+
 def region_features(
     table: RegionTable,
-    forward: Forward,
+    run: Runtime,
     *,
     preprocessing: Preprocessing,
-    context: int,
     start: int = 0,
     mirror: bool = False,
-    batch_size: int = 16,
-    device: torch.device | str = "cpu",
+    batch_size: int = 8,
 ) -> Iterator[np.ndarray]:
     """Features of the regions from `start` on, in blocks (n, ...) in the order of the table.
 
     The table has to be sorted by image, as `region_table` makes it: an image is read once.
 
     Args:
-        forward: The network, with its normalisation.
+        run: RGB pixels (n, S, S, 3) -> features (n, ...), see `detector.runtime`.
         mirror: Mirror the regions.
     """
     order = np.arange(start, len(table))
@@ -50,17 +66,20 @@ def region_features(
             continue
         image = read_image(table.training_set.images[int(table.image[of_image[0]])].path)
         for rows in np.split(of_image, range(batch_size, len(of_image), batch_size)):
-            regions = warp_regions(
-                image,
-                table.boxes[rows],
-                size=preprocessing.size,
-                context=context,
-                fill=preprocessing.mean_colour(),
-            )
-            if mirror:
-                regions = regions[:, :, ::-1]
-            pixels = torch.from_numpy(np.ascontiguousarray(regions)).to(device).permute(0, 3, 1, 2)
-            yield forward(pixels).float().cpu().numpy()
+            regions = cut_regions(image, table.boxes[rows], preprocessing)
+            yield run(np.ascontiguousarray(regions[:, :, ::-1] if mirror else regions))
+
+
+def cut_regions(image: np.ndarray, boxes: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The regions (R, S, S, 3) of boxes (R, 4) as the network wants them."""
+    return warp_regions(
+        image,
+        boxes,
+        size=preprocessing.size,
+        context=preprocessing.context,
+        crop=preprocessing.crop,
+        fill=preprocessing.mean_colour(),
+    )
 
 
 def cached_features(

@@ -15,14 +15,15 @@ from detector.class_scores import QualityScores
 from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import Normalize, RegionClassifier
+from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.stages import freeze, position, run_on, run_to
+from detector.stages import freeze, position, run_on
 from detector.taxonomy import DetectionClass, TrainedScores, ZeroShotScores
 from detector.training.batches import Batches, FeatureBatches, PixelBatches, Teacher
 from detector.training.checkpoint import FILE
 from detector.training.data import DataConfig, read_regions, read_with_boxes
 from detector.training.display import bar
-from detector.training.features import cached_features, region_features, weights_fingerprint
+from detector.training.features import StageFeatures, cached_features, region_features, weights_fingerprint
 from detector.training.fit import FitConfig, fit
 from detector.training.head import detection_head
 from detector.training.losses import RegionTargets, region_losses
@@ -61,8 +62,9 @@ class Finetuning:
         colour_strength: Of random brightness, contrast and saturation.
         dropout: Share of the pooled features that is dropped.
         size: Side of a region in pixels; None takes that of the weights.
-        context: Pixels of surroundings on each side of a region.
+        context: Pixels of surroundings on each side of a region; None takes that of the weights, in proportion.
         batch_size: Regions at a time when features are computed.
+        runtime: How the network runs when features are computed, see `detector.runtime`.
         device: `auto` takes a GPU if there is one.
         seed: Of every random choice.
         resume: Go on from the checkpoint in the output folder.
@@ -89,8 +91,9 @@ class Finetuning:
     colour_strength: float = 0.0
     dropout: float = 0.4
     size: int | None = None
-    context: int = 16
-    batch_size: int = 16
+    context: int | None = None
+    batch_size: int = 8
+    runtime: RuntimeName = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
     resume: bool = False
@@ -159,7 +162,7 @@ def _prepare(
     config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
 ) -> _Prepared:
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
-    classifier, name = start_weights(config.weights, config.size)
+    classifier, name = start_weights(config.weights, config.size, config.context)
     console.print(f"start: {name}", soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(
@@ -174,11 +177,7 @@ def _prepare(
     plan = BatchPlan(table, positives=config.positives, backgrounds=config.backgrounds, seed=config.seed)
     if first:
         write_region_picture(
-            output / "regions.jpg",
-            table,
-            context=config.context,
-            fill=classifier.preprocessing.mean_colour(),
-            seed=config.seed,
+            output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
         )
     network = _with_head(config, classifier, table.training_set.classes)
     batches: Batches
@@ -190,7 +189,6 @@ def _prepare(
             table,
             plan,
             preprocessing=classifier.preprocessing,
-            context=config.context,
             mirror=config.mirror,
             colour_strength=config.colour_strength,
         )
@@ -227,30 +225,22 @@ def _cached(
     """Features of the frozen stages, of the regions and maybe of their mirror images; the teacher's opinion."""
     tap = config.freeze
     assert tap is not None
-    model = classifier.eval().to(device).to(memory_format=torch.channels_last)
-    network = model.network
-    assert isinstance(network, GoogLeNet)
-
-    def forward(regions: Tensor) -> Tensor:
-        return run_to(network, model.normalize(regions), tap)
-
+    preprocessing = classifier.preprocessing
     key = {
-        "weights": weights_fingerprint(network.state_dict()),
-        "preprocessing": asdict(classifier.preprocessing),
+        "weights": weights_fingerprint(classifier.network.state_dict()),
+        "preprocessing": asdict(preprocessing),
         "tap": tap,
-        "context": config.context,
     }
+    run = choose_runtime(StageFeatures(classifier, tap), config.runtime, device, size=preprocessing.size)
     found = []
     for mirror in (False, True)[: 1 + config.cache_mirrored]:
         blocks = partial(
             region_features,
             table,
-            forward,
-            preprocessing=classifier.preprocessing,
-            context=config.context,
+            run,
+            preprocessing=preprocessing,
             mirror=mirror,
             batch_size=config.batch_size,
-            device=device,
         )
         path = output / ("features_mirrored.npy" if mirror else "features.npy")
         with bar(console, "features") as progress:
@@ -258,14 +248,16 @@ def _cached(
         found.append(features)
     if not config.teacher_weight:
         return found, None
-    if not isinstance(model.class_scores, ZeroShotScores):
+    if not isinstance(classifier.class_scores, ZeroShotScores):
         raise ValueError("--teacher-weight: the first weights have no zero-shot scores to hold on to")
     if table.training_set.classes != classifier.classes:
         raise ValueError(
             "--teacher-weight: the training data's classes are not those of the zero-shot scores"
         )
+    classifier.eval().to(device)
     opinions = [
-        _opinion(model, found[0][start : start + 256], tap, device) for start in range(0, len(table), 256)
+        _opinion(classifier, found[0][start : start + 256], tap, device)
+        for start in range(0, len(table), 256)
     ]
     return found, Teacher(np.concatenate(opinions), config.teacher_weight)
 
@@ -294,7 +286,7 @@ def _train(
     settings = {
         name: value
         for name, value in asdict(config).items()
-        if name not in ("resume", "dry_run", "device", "batch_size", "output", "validation")
+        if name not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "validation")
     }
     trainee = Trainee(prepared.network, classifier.normalize, config.freeze if config.cache else None)
 
@@ -357,7 +349,6 @@ def _validation(
         boxes,
         class_scores=QualityScores() if config.quality else TrainedScores(),
         preprocessing=classifier.preprocessing,
-        context=config.context,
         classes=classes,
         device=device,
         here=here,

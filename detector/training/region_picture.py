@@ -1,6 +1,7 @@
 """A sample of what a network is trained on, as one picture: the quickest way to see that the data is right."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ from PIL import Image
 
 from detector.drawing import draw_boxes
 from detector.images import read_image
-from detector.regions import warp_regions
+from detector.region_classifier import Preprocessing
+from detector.training.features import cut_regions
 from detector.training.sampling import RegionTable
 from eval.atomic import temporary_name
 
@@ -19,18 +21,18 @@ def write_region_picture(
     path: Path,
     table: RegionTable,
     *,
-    context: int,
-    fill: tuple[float, float, float],
+    preprocessing: Preprocessing,
     seed: int,
     count: int = 64,
 ) -> None:
     """Write a square of warped regions, half of them objects with their class, half background with their IoU.
 
     Args:
-        context: Pixels around a region of 224, as the network gets them.
-        fill: Colour outside the image.
+        preprocessing: How the network wants its regions; here they are smaller or larger.
         count: Most regions.
     """
+    context = round(preprocessing.context * SIDE / preprocessing.size)
+    small = replace(preprocessing, size=SIDE, context=context)
     background = len(table.training_set.classes)
     generator = np.random.default_rng(seed)
     rows = np.concatenate(
@@ -43,9 +45,7 @@ def write_region_picture(
     sheet = np.full((max(1, -(-len(rows) // columns)) * SIDE, columns * SIDE, 3), 255, np.uint8)
     for place, row in enumerate(rows.tolist()):
         image = read_image(table.training_set.images[int(table.image[row])].path)
-        warped = warp_regions(
-            image, table.boxes[row : row + 1], size=SIDE, context=context * SIDE // 224, fill=fill
-        )[0]
+        warped = cut_regions(image, table.boxes[row : row + 1], small)[0]
         label = int(table.labels[row])
         caption = (
             f"background {table.ious[row]:.2f}"

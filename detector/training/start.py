@@ -8,8 +8,14 @@ from detector.region_classifier import RegionClassifier
 from detector.weights import describe, find_weights, load_weights
 
 
-def start_weights(choice: str | None, size: int | None) -> tuple[RegionClassifier, str]:
-    """The classifier to start from, with regions of `size` pixels (None: as its weights want), and its name.
+def start_weights(
+    choice: str | None, size: int | None, context: int | None = None
+) -> tuple[RegionClassifier, str]:
+    """The classifier to start from and its name.
+
+    Args:
+        size: Side of its regions in pixels, from now on; None: as its weights want.
+        context: Pixels around a box in them; None: in proportion to what its weights want.
 
     Raises:
         OSError, ValueError: No weights, or weights of another network than `GoogLeNet`.
@@ -20,10 +26,12 @@ def start_weights(choice: str | None, size: int | None) -> tuple[RegionClassifie
         raise ValueError(
             f"--weights {describe(source)}: training starts from a GoogLeNet of this project, which these are not"
         )
-    if size is not None:
-        if size < 32:
-            raise ValueError(f"--size is {size}, but must be at least 32")
-        classifier.preprocessing = replace(classifier.preprocessing, size=size)
+    before = classifier.preprocessing
+    side = before.size if size is None else size
+    if side < 32:
+        raise ValueError(f"--size is {size}, but must be at least 32")
+    around = round(before.context * side / before.size) if context is None else context
+    classifier.preprocessing = replace(before, size=side, context=around)
     return classifier, describe(source)
 
 

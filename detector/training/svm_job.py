@@ -3,21 +3,22 @@
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
+from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.stages import position
-from detector.tap_classifier import TapClassifier, tap_features
+from detector.tap_classifier import TapClassifier
 from detector.training.data import DataConfig, read_regions
 from detector.training.display import bar
-from detector.training.features import cached_features, region_features, weights_fingerprint
+from detector.training.features import StageFeatures, cached_features, region_features, weights_fingerprint
 from detector.training.problems import Problems
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import RegionTable, table_summary, thinned
@@ -38,10 +39,11 @@ class SVMTraining:
         tap: The stage whose features are used.
         grid: Cells a side that these are averaged over.
         size: Side of a region in pixels; None takes that of the weights. Smaller is faster and coarser.
-        context: Pixels of surroundings on each side of a region.
+        context: Pixels of surroundings on each side of a region; None takes that of the weights, in proportion.
         max_positives: Most proposals on objects of an image that are used, besides the annotated boxes.
         max_backgrounds: Most background regions of an image that are used.
         batch_size: Regions the network sees at a time.
+        runtime: How the network runs, see `detector.runtime`.
         device: `auto` takes a GPU if there is one.
         seed: Of every random choice.
         dry_run: Read the data, draw the picture of regions, and stop.
@@ -54,11 +56,12 @@ class SVMTraining:
     tap: str = "pool5"
     grid: int = 1
     size: int | None = None
-    context: int = 16
+    context: int | None = None
     max_positives: int = 30
     max_backgrounds: int = 200
-    batch_size: int = 16
-    device: str = "auto"
+    batch_size: int = 8
+    runtime: RuntimeName = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
     dry_run: bool = False
 
@@ -71,7 +74,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     """
     position(config.tap)
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
-    classifier, name = start_weights(config.weights, config.size)
+    classifier, name = start_weights(config.weights, config.size, config.context)
     output = output_folder(config.output)
     console.print(f"features: {name}, {config.tap}", soft_wrap=True)
     with bar(console, "proposals") as progress:
@@ -85,11 +88,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     if problems.counts:
         console.print(f"left out in all: {problems.summary()}")
     write_region_picture(
-        output / "regions.jpg",
-        table,
-        context=config.context,
-        fill=classifier.preprocessing.mean_colour(),
-        seed=config.seed,
+        output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
     )
     if config.dry_run:
         return None
@@ -119,30 +118,20 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
 def _features(
     config: SVMTraining, classifier: RegionClassifier, table: RegionTable, output: Path, console: Console
 ) -> np.ndarray:
-    device = choose_device(config.device)  # type: ignore[arg-type]
-    network = classifier.eval().to(device).to(memory_format=torch.channels_last)
-    trunk = network.network
-    assert isinstance(trunk, GoogLeNet)
-
-    def forward(regions: Tensor) -> Tensor:
-        return tap_features(trunk, network.normalize(regions), config.tap, config.grid)
-
-    blocks = partial(
-        region_features,
-        table,
-        forward,
-        preprocessing=classifier.preprocessing,
-        context=config.context,
-        batch_size=config.batch_size,
-        device=device,
-    )
+    preprocessing = classifier.preprocessing
     key = {
-        "weights": weights_fingerprint(trunk.state_dict()),
-        "preprocessing": asdict(classifier.preprocessing),
+        "weights": weights_fingerprint(classifier.network.state_dict()),
+        "preprocessing": asdict(preprocessing),
         "tap": config.tap,
         "grid": config.grid,
-        "context": config.context,
     }
+    run = choose_runtime(
+        StageFeatures(classifier, config.tap, config.grid),
+        config.runtime,
+        choose_device(config.device),
+        size=preprocessing.size,
+    )
+    blocks = partial(region_features, table, run, preprocessing=preprocessing, batch_size=config.batch_size)
     with bar(console, "features") as progress:
         return cached_features(output / "features.npy", table, blocks, key=key, progress=progress)
 

@@ -9,6 +9,7 @@ from torch import nn
 from detector.images import read_image
 from detector.rcnn import RCNN
 from detector.region_classifier import Preprocessing, RegionClassifier
+from detector.region_scorer import RegionScorer
 from detector.taxonomy import DetectionClass
 from detector.training.processes import Processes
 from detector.training.training_set import IGNORE, TrainingSet
@@ -22,7 +23,6 @@ def mean_ap_of(
     *,
     class_scores: nn.Module,
     preprocessing: Preprocessing,
-    context: int,
     classes: tuple[DetectionClass, ...],
     device: torch.device,
     here: Processes,
@@ -37,14 +37,13 @@ def mean_ap_of(
     categories = [Category(kind.id, kind.name, kind.wnid) for kind in classes]
 
     def evaluate(network: nn.Module) -> float:
+        classifier = RegionClassifier(
+            network=network, preprocessing=preprocessing, class_scores=class_scores, classes=classes
+        )
         detector = RCNN(
             proposals=lambda image: np.empty((0, 4), np.float32),
-            network=RegionClassifier(
-                network=network, preprocessing=preprocessing, class_scores=class_scores, classes=classes
-            ),
-            context=context,
+            scorer=RegionScorer(classifier, device=device),
             score_threshold=0.0,
-            device=device,
         )
         evaluator = DetectionEvaluator(categories=categories)
         for position in range(here.rank, len(training_set), here.count):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from detector.rcnn import RCNN
 from detector.region_classifier import Preprocessing, RegionClassifier
+from detector.region_scorer import RegionScorer
 from detector.taxonomy import DetectionClass, TrainedScores
 
 COLOUR_CLASSES = (DetectionClass(3, "red"), DetectionClass(5, "green"), DetectionClass(9, "blue"))
@@ -40,7 +41,11 @@ def tiles(image: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def colour_detector(colour_classifier: RegionClassifier) -> RCNN:
-    return RCNN(proposals=tiles, network=colour_classifier, context=0, score_threshold=0.5)
+    return RCNN(
+        proposals=tiles,
+        scorer=RegionScorer(colour_classifier, context=0, runtime="torch"),
+        score_threshold=0.5,
+    )
 
 
 @pytest.fixture

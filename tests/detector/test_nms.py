@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import nms
 
 from detector.nms import best_detections
 
@@ -58,8 +59,8 @@ def test_equals_the_plain_one(
     boxes = np.concatenate([corners, corners + generator.integers(1, 8, (num_boxes, 2))], axis=1)
     scores = generator.integers(0, levels + 1, (num_boxes, num_classes)) / levels
     chosen, labels = best_detections(
-        torch.from_numpy(boxes).float(),
-        torch.from_numpy(scores).float(),
+        boxes.astype(np.float32),
+        scores.astype(np.float32),
         iou_threshold=iou_threshold,
         score_threshold=score_threshold,
         max_detections=most,
@@ -68,15 +69,28 @@ def test_equals_the_plain_one(
     assert list(zip(chosen.tolist(), labels.tolist(), strict=True)) == expected
 
 
+def test_agrees_with_torchvision_on_one_class() -> None:
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 80, (400, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(5, 60, (400, 2))], axis=1).astype(np.float32)
+    scores = generator.random((400, 1)).astype(np.float32)
+    for threshold in (0.1, 0.3, 0.7):
+        chosen, _ = best_detections(
+            boxes, scores, iou_threshold=threshold, score_threshold=0, max_detections=400
+        )
+        theirs = nms(torch.from_numpy(boxes), torch.from_numpy(scores[:, 0]), threshold)
+        assert chosen.tolist() == theirs.tolist()
+
+
 @pytest.mark.parametrize("most", [1, 7])
-def test_looks_beyond_the_first_candidates_when_these_suppress_each_other(most: int) -> None:
-    crowd = np.tile([0.0, 0, 10, 10], (500, 1))  # far more than a first look of 20 * most
+def test_looks_on_when_the_best_suppress_each_other(most: int) -> None:
+    crowd = np.tile([0.0, 0, 10, 10], (500, 1))
     apart = np.array([[100.0 * i, 50, 100 * i + 10, 60] for i in range(1, 10)])
     boxes = np.concatenate([crowd, apart])
     scores = np.concatenate([np.linspace(0.9, 0.8, 500), np.linspace(0.7, 0.6, 9)])[:, None]
     chosen, _ = best_detections(
-        torch.from_numpy(boxes),
-        torch.from_numpy(scores),
+        boxes.astype(np.float32),
+        scores.astype(np.float32),
         iou_threshold=0.3,
         score_threshold=0,
         max_detections=most,

@@ -8,6 +8,8 @@ from torch import nn
 from detector.googlenet import GoogLeNet
 from detector.rcnn import RCNN
 from detector.region_classifier import Normalize, Preprocessing, RegionClassifier
+from detector.region_scorer import RegionScorer
+from detector.runtime import RuntimeName
 from detector.taxonomy import DET200, ZeroShotScores
 from proposals import SelectiveSearch
 
@@ -53,17 +55,17 @@ def test_only_the_labels_asked_for(colour_detector: RCNN, red_square: np.ndarray
 
 def test_progress_reaches_the_number_of_boxes(colour_detector: RCNN, red_square: np.ndarray) -> None:
     seen: list[tuple[int, int]] = []
-    colour_detector.batch_size = 5
+    assert isinstance(colour_detector.scorer, RegionScorer)
+    colour_detector.scorer.batch_size = 5
     colour_detector(red_square, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(0, 17), (5, 17), (10, 17), (15, 17), (17, 17)]
 
 
-def test_zero_of_something_is_refused(colour_detector: RCNN) -> None:
-    parts = {"proposals": colour_detector.proposals, "network": colour_detector.network}
+def test_zero_of_something_is_refused(colour_detector: RCNN, colour_classifier: RegionClassifier) -> None:
     with pytest.raises(ValueError, match="max_detections is 0"):
-        RCNN(**parts, max_detections=0)  # type: ignore[arg-type]
+        RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, max_detections=0)
     with pytest.raises(ValueError, match="batch_size is 0"):
-        RCNN(**parts, batch_size=0)  # type: ignore[arg-type]
+        RegionScorer(colour_classifier, batch_size=0)
 
 
 def test_normalize_follows_the_record() -> None:
@@ -75,34 +77,38 @@ def test_normalize_follows_the_record() -> None:
     assert Preprocessing("BGR", scale=0.5, mean=(1.0, 2.0, 3.0)).mean_colour() == (6.0, 4.0, 2.0)
 
 
-def googlenet_detector(batch_size: int, num_threads: int) -> RCNN:
+def googlenet_detector(batch_size: int, num_threads: int, runtime: RuntimeName) -> RCNN:
     """The real network with random weights and the real proposals."""
     torch.manual_seed(0)
     network = GoogLeNet()
     nn.init.normal_(network.classifier.weight, std=0.5)
     return RCNN(
         proposals=SelectiveSearch(max_boxes=21, num_threads=num_threads),
-        network=RegionClassifier(
-            network=network,
-            preprocessing=Preprocessing("BGR", scale=1 / 64, mean=(1.6, 1.8, 1.9), size=96),
-            class_scores=ZeroShotScores(),
-            classes=DET200,
+        scorer=RegionScorer(
+            RegionClassifier(
+                network=network,
+                preprocessing=Preprocessing("BGR", scale=1 / 64, mean=(1.6, 1.8, 1.9), size=96),
+                class_scores=ZeroShotScores(),
+                classes=DET200,
+            ),
+            context=6,
+            batch_size=batch_size,
+            runtime=runtime,
         ),
-        context=6,
         score_threshold=0.0,
-        batch_size=batch_size,
     )
 
 
-def test_batch_size_and_threads_change_nothing() -> None:
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_batch_size_and_threads_change_nothing(runtime: RuntimeName) -> None:
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     image[20:60, 30:80] //= 4
-    expected = googlenet_detector(1, num_threads=1)(image)
+    expected = googlenet_detector(1, num_threads=1, runtime="torch")(image)
     threads = torch.get_num_threads()
     try:
         for batch_size, num_threads in [(4, 1), (16, 2), (64, 1)]:
             torch.set_num_threads(num_threads)
-            found = googlenet_detector(batch_size, num_threads)(image)
+            found = googlenet_detector(batch_size, num_threads, runtime)(image)
             assert (found.boxes == expected.boxes).all() and (found.labels == expected.labels).all()
             assert np.abs(found.scores - expected.scores).max() < 1e-4
     finally:

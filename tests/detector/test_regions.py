@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.regions import resize, warp_regions
+from detector.regions import resize, squares, warp_regions
 
 FILL = (123.0, 117.0, 104.0)
 
@@ -147,3 +147,13 @@ def test_shifting_image_and_box_changes_nothing() -> None:
 def test_too_much_context_is_refused() -> None:
     with pytest.raises(ValueError, match="context is 112"):
         warp_regions(np.zeros((5, 5, 3), np.uint8), np.array([[0, 0, 5, 5]]), context=112, fill=FILL)
+
+
+def test_square_crops_keep_the_shape_of_things() -> None:
+    boxes = np.array([[10, 20, 50, 30], [0, 0, 3, 9], [5, 5, 8, 8]], np.float32)
+    assert squares(boxes).tolist() == [[10, 5, 50, 45], [-3, 0, 6, 9], [5, 5, 8, 8]]
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    square = warp_regions(image, boxes, size=32, context=4, crop="square", fill=FILL)
+    warped = warp_regions(image, squares(boxes), size=32, context=4, fill=FILL)
+    assert (square == warped).all()
+    assert (square != warp_regions(image, boxes, size=32, context=4, fill=FILL)).any()

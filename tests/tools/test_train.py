@@ -74,7 +74,7 @@ def test_svms_on_few_photos_detect_in_others(
             "--images",
             photos_of_shapes / "images",
         ),
-        *("--weights", random_model, "--output", model, "--size", 32, "--context", 2),
+        *("--weights", random_model, "--output", model, "--size", 32),
         *("--data.num_proposals", 40, "--tap", "inception_3b", "--grid", 2),
     )
     code, out, err = run("train", *arguments, "--dry-run")
@@ -85,7 +85,7 @@ def test_svms_on_few_photos_detect_in_others(
     others = [photos_of_shapes / "images" / f"{seed:02}.png" for seed in range(8, 12)]
     code, _, err = run(
         "detect", "--weights", model, "--image", *others, "--output", tmp_path / "found",
-        *("--context", 2, "--num-proposals", 60, "--score-threshold", 0, "--no-images"),
+        *("--num-proposals", 60, "--score-threshold", 0, "--no-images"),
     )  # fmt: skip
     assert code == 0, err
     code, out, _ = run(

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     plan = BatchPlan(
         table, positives=arguments.batch // 4, backgrounds=arguments.batch - arguments.batch // 4
     )
-    batches = PixelBatches(table, plan, preprocessing=classifier.preprocessing, context=16)
+    batches = PixelBatches(table, plan, preprocessing=classifier.preprocessing)
     network = classifier.network
     assert isinstance(network, GoogLeNet)
     network.classifier = detection_head(network.classifier, table.training_set.classes, quality=True, seed=0)

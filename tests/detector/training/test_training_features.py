@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from detector.images import read_image
 from detector.region_classifier import Preprocessing
@@ -17,11 +16,11 @@ from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.training.sampling import RegionTable, region_table
 
-INPUT = Preprocessing("RGB", scale=1.0, mean=(100.0, 100.0, 100.0), size=32)
+INPUT = Preprocessing("RGB", scale=1.0, mean=(100.0, 100.0, 100.0), size=32, context=2)
 
 
-def mean_colour(regions: Tensor) -> Tensor:
-    return regions.float().mean(dim=(2, 3))  # (R, 3)
+def mean_colour(regions: np.ndarray) -> np.ndarray:
+    return regions.mean(axis=(1, 2), dtype=np.float32)  # (R, 3)
 
 
 @pytest.fixture
@@ -32,9 +31,7 @@ def table(scenes: Path) -> RegionTable:
 
 
 def blocks(table: RegionTable, start: int, mirror: bool = False) -> Iterator[np.ndarray]:
-    return region_features(
-        table, mean_colour, preprocessing=INPUT, context=2, start=start, mirror=mirror, batch_size=2
-    )
+    return region_features(table, mean_colour, preprocessing=INPUT, start=start, mirror=mirror, batch_size=2)
 
 
 def test_features_are_those_of_each_region(table: RegionTable) -> None:

@@ -1,0 +1,76 @@
+"""Several networks that agree on the score of a region: the mean over the members, before NMS.
+
+Szegedy et al., *Going deeper with convolutions*, section 8: an ensemble of six GoogLeNets classifies every region.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detector.region_scorer import Progress, Scorer, no_progress
+from detector.stage_timer import StageTimer
+
+
+class Ensemble:
+    """Scorers whose scores are averaged.
+
+    Args:
+        members: Any number of scorers with the same classes; each may look at a box in its own way.
+        weights: Of the members in the mean; None weighs them alike.
+        cascade: How many regions of an image all members look at: those with the highest class scores of the
+            first member, whose word on the others is final. None lets everybody look at everything.
+
+    Raises:
+        ValueError: No member, members with other classes, weights that are no weights, a cascade below 1.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Scorer],
+        *,
+        weights: Sequence[float] | None = None,
+        cascade: int | None = None,
+    ) -> None:
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        for number, member in enumerate(members, start=1):
+            if member.classes != members[0].classes:
+                raise ValueError(f"member {number} of the ensemble has other classes than the first")
+        weights = [1.0] * len(members) if weights is None else list(weights)
+        if len(weights) != len(members):
+            raise ValueError(f"there are {len(weights)} member weights for {len(members)} members")
+        if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise ValueError(f"member weights are {weights}, but must be 0 or more, with a sum above 0")
+        if cascade is not None and cascade < 1:
+            raise ValueError(f"cascade is {cascade}, but must be at least 1")
+        self.members = list(members)
+        self.weights = [weight / sum(weights) for weight in weights]
+        self.cascade = cascade
+        self.classes = members[0].classes
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        /,
+        *,
+        timer: StageTimer | None = None,
+        progress: Progress = no_progress,
+    ) -> np.ndarray:
+        """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
+        timer = timer or StageTimer()
+        seen_by_all = len(boxes) if self.cascade is None else min(self.cascade, len(boxes))
+        total = len(boxes) + (len(self.members) - 1) * seen_by_all
+
+        def advance(before: int) -> Progress:
+            return lambda done, _: progress(before + done, total)
+
+        first, *others = self.members
+        scores = first(image, boxes, timer=timer, progress=advance(0))
+        best = np.argsort(-scores.max(axis=1, initial=0), kind="stable")[:seen_by_all]
+        mean = scores[best].astype(np.float64) * self.weights[0]
+        for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
+            before = len(boxes) + number * seen_by_all
+            mean += weight * member(image, boxes[best], timer=timer, progress=advance(before))
+        scores[best] = mean
+        return scores

@@ -1,0 +1,96 @@
+"""What is in each box of an image: crop, warp, network, in batches."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from detector.region_classifier import RegionClassifier
+from detector.regions import warp_regions
+from detector.runtime import RuntimeName, choose_runtime
+from detector.stage_timer import StageTimer
+from detector.taxonomy import DetectionClass
+
+SCORE_STEP = 2.0**-20  # about a millionth
+
+# Called with the numbers of regions done and to do
+Progress = Callable[[int, int], None]
+
+
+class Scorer(Protocol):
+    """Anything that gives the boxes of an image class scores: one network, or an ensemble of them."""
+
+    classes: tuple[DetectionClass, ...]
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, /, *, timer: StageTimer, progress: Progress
+    ) -> np.ndarray:
+        """RGB uint8 (H, W, 3) and boxes (N, 4) -> scores (N, C) float32."""
+        ...
+
+
+def no_progress(done: int, total: int) -> None:
+    """For those who do not look."""
+
+
+class RegionScorer:
+    """One network pass for every box.
+
+    Args:
+        network: What is in a region, and how it wants its regions.
+        context: Pixels of surroundings on each side of a region; None for what the network was trained with.
+        batch_size: Regions the network sees at a time.
+        runtime: How the network runs, see `detector.runtime`.
+        device: Where the network runs.
+    """
+
+    def __init__(
+        self,
+        network: RegionClassifier,
+        *,
+        context: int | None = None,
+        batch_size: int = 4,
+        runtime: RuntimeName = "auto",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+        self.classes = network.classes
+        self.batch_size = batch_size
+        self._preprocessing = network.preprocessing
+        self._context = self._preprocessing.context if context is None else context
+        self._run = choose_runtime(network, runtime, device, size=self._preprocessing.size)
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        /,
+        *,
+        timer: StageTimer | None = None,
+        progress: Progress = no_progress,
+    ) -> np.ndarray:
+        """Class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3).
+
+        The last bits of a convolution depend on batch size, threads and device. Scores are therefore rounded
+        to `SCORE_STEP`, so that regions that tie here tie everywhere, and NMS decides by their order.
+        """
+        timer = timer or StageTimer()
+        scores = np.empty((len(boxes), len(self.classes)), np.float32)
+        progress(0, len(boxes))
+        for start in range(0, len(boxes), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            with timer.stage("crop"):
+                regions = warp_regions(
+                    image,
+                    boxes[batch],
+                    size=self._preprocessing.size,
+                    context=self._context,
+                    crop=self._preprocessing.crop,
+                    fill=self._preprocessing.mean_colour(),
+                )
+            with timer.stage("network"):
+                scores[batch] = self._run(regions)
+            progress(min(batch.stop, len(boxes)), len(boxes))
+        return np.rint(scores / SCORE_STEP) * np.float32(SCORE_STEP)

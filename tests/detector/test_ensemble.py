@@ -1,0 +1,85 @@
+"""The mean of several scorers, with and without the cascade, against the plain statement of both."""
+
+import numpy as np
+import pytest
+
+from detector.ensemble import Ensemble
+from detector.region_scorer import Progress
+from detector.stage_timer import StageTimer
+from detector.taxonomy import DetectionClass
+
+CLASSES = (DetectionClass(1, "cat"), DetectionClass(2, "dog"))
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+
+class Table:
+    """Scores looked up by the first coordinate of a box; notes which boxes it was asked about."""
+
+    def __init__(self, scores: np.ndarray, classes: tuple[DetectionClass, ...] = CLASSES) -> None:
+        self.classes = classes
+        self.scores = scores.astype(np.float32)
+        self.asked: list[list[int]] = []
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray, /, *, timer: StageTimer, progress: Progress
+    ) -> np.ndarray:
+        rows = boxes[:, 0].astype(int)
+        self.asked.append(rows.tolist())
+        progress(0, len(boxes))
+        progress(len(boxes), len(boxes))
+        return self.scores[rows].copy()
+
+
+def numbered_boxes(count: int) -> np.ndarray:
+    return np.stack([np.arange(count)] * 4, axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("weights", [None, (1, 2, 5), (0, 0, 3)])
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_the_mean_of_all(count: int, weights: tuple[float, ...] | None) -> None:
+    random = np.random.default_rng(0)
+    members = [Table(random.random((9, 2))) for _ in range(3)]
+    scores = Ensemble(members, weights=weights)(IMAGE, numbered_boxes(count))
+    expected = np.average([member.scores[:count] for member in members], axis=0, weights=weights or (1, 1, 1))
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_the_cascade_asks_the_others_about_the_best_only() -> None:
+    first = Table(np.array([[0.1, 0.2], [0.9, 0.0], [0.0, 0.3], [0.3, 0.3], [0.0, 0.0]]))
+    second = Table(np.full((5, 2), 0.5))
+    scores = Ensemble([first, second], cascade=3)(IMAGE, numbered_boxes(5))
+    assert second.asked == [[1, 2, 3]]  # a tie is settled by the order of the boxes
+    np.testing.assert_allclose(scores[[1, 2, 3]], (first.scores[[1, 2, 3]] + 0.5) / 2)
+    np.testing.assert_array_equal(scores[[0, 4]], first.scores[[0, 4]])
+
+
+def test_a_cascade_of_everything_is_no_cascade() -> None:
+    random = np.random.default_rng(1)
+    members = [Table(random.random((6, 2))) for _ in range(4)]
+    boxes = numbered_boxes(6)
+    np.testing.assert_array_equal(Ensemble(members, cascade=6)(IMAGE, boxes), Ensemble(members)(IMAGE, boxes))
+
+
+def test_progress_counts_every_pass() -> None:
+    members = [Table(np.ones((7, 2))) for _ in range(3)]
+    seen: list[tuple[int, int]] = []
+    Ensemble(members, cascade=2)(
+        IMAGE, numbered_boxes(7), progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(0, 11), (7, 11), (7, 11), (9, 11), (9, 11), (11, 11)]
+
+
+def test_what_is_no_ensemble() -> None:
+    table, stranger = Table(np.ones((1, 2))), Table(np.ones((1, 2)), CLASSES[::-1])
+    with pytest.raises(ValueError, match="at least one member"):
+        Ensemble([])
+    with pytest.raises(ValueError, match="member 2 of the ensemble has other classes"):
+        Ensemble([table, stranger])
+    with pytest.raises(ValueError, match="1 member weights for 2 members"):
+        Ensemble([table, table], weights=[1])
+    for weights in ([0, 0], [1, -1], [1, float("nan")], [1, float("inf")]):
+        with pytest.raises(ValueError, match="member weights are"):
+            Ensemble([table, table], weights=weights)
+    with pytest.raises(ValueError, match="cascade is 0"):
+        Ensemble([table], cascade=0)

@@ -1,0 +1,120 @@
+"""Every way of running a network computes what the plain PyTorch module computes."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detector.googlenet import GoogLeNet
+from detector.openvino_graph import UnknownOperationError, openvino_graph
+from detector.region_classifier import Normalize, Preprocessing, RegionClassifier
+from detector.runtime import choose_runtime, openvino_runtime, torch_runtime
+from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
+
+CONVENTIONS = [
+    Preprocessing("BGR", scale=1.0, mean=(104.0, 117.0, 123.0), size=64),
+    Preprocessing("RGB", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), size=65),
+]
+
+
+class Zoo(nn.Module):
+    """A network with the layers that GoogLeNet does not have but others do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d(8)
+        nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]  # it has one
+        nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, bias=False), norm, nn.ReLU())
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.wide = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+        self.average = nn.AdaptiveAvgPool2d(1)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.stem(x))
+        x = torch.relu(self.wide(x)) * torch.sigmoid(x) + x - 0.5
+        x = F.dropout(self.drop(self.average(x).flatten(1)), training=self.training)
+        return self.fc(torch.sqrt(x * x + 1.0) / 100)
+
+
+def classifier(network: nn.Module, preprocessing: Preprocessing, outputs: int) -> RegionClassifier:
+    zero_shot = outputs == 1000
+    return RegionClassifier(
+        network=network,
+        preprocessing=preprocessing,
+        class_scores=ZeroShotScores(2.0) if zero_shot else TrainedScores(),
+        classes=DET200
+        if zero_shot
+        else tuple(DetectionClass(label, f"class {label}") for label in range(1, outputs)),
+    )
+
+
+@pytest.mark.parametrize("preprocessing", CONVENTIONS)
+@pytest.mark.parametrize("outputs", [1000, 3])
+def test_openvino_agrees_with_the_module(preprocessing: Preprocessing, outputs: int) -> None:
+    torch.manual_seed(0)
+    network = GoogLeNet(outputs) if outputs == 1000 else Zoo()
+    if outputs == 1000:
+        nn.init.normal_(network.classifier.weight, std=0.5)  # type: ignore[union-attr, arg-type]
+    module = classifier(network, preprocessing, outputs)
+    plain, compiled = torch_runtime(module), openvino_runtime(module, preprocessing.size)
+    random = np.random.default_rng(0)
+    for count in (1, 3, 8):
+        side = preprocessing.size
+        regions = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        expected = plain(regions)
+        assert expected.shape == (count, len(module.classes)) and expected.std() > 1e-5
+        np.testing.assert_allclose(compiled(regions), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_images_of_any_size() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(Normalize(CONVENTIONS[1]), GoogLeNet(7))
+    plain, compiled = torch_runtime(module), openvino_runtime(module)
+    random = np.random.default_rng(0)
+    for height, width in ((33, 64), (96, 47), (33, 64), (65, 131)):
+        images = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        np.testing.assert_allclose(compiled(images), plain(images), atol=1e-5, rtol=1e-4)
+
+
+def test_results_of_successive_batches_are_not_the_same_memory() -> None:
+    module = classifier(Zoo(), CONVENTIONS[0], 3)
+    for run in (torch_runtime(module), openvino_runtime(module)):
+        black, white = (np.full((2, 64, 64, 3), value, np.uint8) for value in (0, 255))
+        first = run(black)
+        kept = first.copy()
+        run(white)
+        assert (first == kept).all()
+
+
+class Strange(nn.Module):
+    """An operation nobody has thought of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft(x.mean(dim=(2, 3))).abs()
+
+
+class Branching(nn.Module):
+    """A program that depends on its values, which no trace can follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3)) if x.sum() > 0 else x.sum(dim=(2, 3))
+
+
+@pytest.mark.parametrize("network", [Strange(), Branching()])
+def test_a_network_that_openvino_cannot_run(network: nn.Module) -> None:
+    module = classifier(network, CONVENTIONS[0], 3)
+    with pytest.raises(UnknownOperationError):
+        openvino_graph(module)
+    with pytest.raises(ValueError, match=r"--runtime openvino: [^\n]*; use --runtime torch$"):
+        choose_runtime(module, "openvino")
+    regions = np.full((2, 64, 64, 3), 200, np.uint8)
+    np.testing.assert_array_equal(choose_runtime(module, "auto")(regions), torch_runtime(module)(regions))
+
+
+def test_openvino_is_for_the_cpu() -> None:
+    with pytest.raises(ValueError, match="runs on the CPU, not on cuda"):
+        choose_runtime(classifier(Zoo(), CONVENTIONS[0], 3), "openvino", "cuda")

@@ -1,0 +1,186 @@
+"""Scoring regions: the network alone, and whole images, beside the plain way.
+
+    python tools/benchmark.py detect --images val/
+    python tools/benchmark.py detect --images photo.jpg --config configs/zero_shot.yaml
+
+The plain way is what a script would do with the paper in hand: eager PyTorch in its default (NCHW) layout, one
+pass for every box of selective search's fast mode (R-CNN's count, at most --plain-boxes). It takes minutes for an
+image, so --plain-images bounds how many of the images it is run on; each is run both ways, one after the other.
+The machine's rate is that of a product of float32 matrices, measured in turns with the networks.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from detector.configuration import DetectorConfig, build_detector, sources
+from detector.images import find_images, read_image
+from detector.options import read_config
+from detector.rcnn import RCNN
+from detector.region_classifier import RegionClassifier
+from detector.regions import warp_regions
+from detector.runtime import Runtime, choose_runtime
+from detector.weights import load_weights
+from proposals import SelectiveSearch
+
+MATRIX = 2048  # side of the matrices that stand for the machine
+
+
+def main(argv: list[str]) -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py detect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", metavar="FILE", help="YAML of a detector; default: what detect.py does by default")
+    add("--images", nargs="+", metavar="PATH", help="files, folders, glob patterns; none: the network only")
+    add("--plain-images", type=int, default=1, metavar="N", help="images that are also done the plain way")
+    add("--plain-boxes", type=int, default=2000, metavar="N", help="boxes the plain way scores, at most")
+    add("--batch-size", type=int, default=16, metavar="N", help="of the eager networks")
+    add("--repeats", type=int, default=5, metavar="N", help="turns of each side")
+    arguments = parser.parse_args(argv)
+    config = read_config(arguments.config) if arguments.config else DetectorConfig()
+
+    console = Console(highlight=False)
+    network = load_weights(sources(config)[0], temperature=config.temperature)
+    console.print(network_table(network, arguments.batch_size, arguments.repeats))
+    if arguments.images:
+        images = [read_image(image.path) for image in find_images(arguments.images)]
+        plain = Plain(network, config, arguments.plain_boxes, arguments.batch_size)
+        console.print(image_table(images, build_detector(config), plain, arguments.plain_images))
+    return 0
+
+
+def eager_nchw(classifier: RegionClassifier) -> Runtime:
+    """The module as it comes, in PyTorch's default layout."""
+    classifier = classifier.eval().to(memory_format=torch.contiguous_format)
+
+    @torch.inference_mode()
+    def run(regions: np.ndarray) -> np.ndarray:
+        return classifier(torch.from_numpy(regions).permute(0, 3, 1, 2).contiguous()).numpy()
+
+    return run
+
+
+def in_fours(run: Runtime) -> Runtime:
+    """In the batches of `RegionScorer`."""
+    return lambda regions: np.concatenate(
+        [run(part) for part in np.split(regions, range(4, len(regions), 4))]
+    )
+
+
+def multiply_adds(classifier: RegionClassifier) -> float:
+    """Of one region, in the convolutions and linear layers of the network itself.
+
+    Half of the operations that PyTorch counts; the banded convolutions of the LRN are left out.
+    """
+    size = classifier.preprocessing.size
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        classifier.network(torch.zeros(1, 3, size, size))
+    whole = counter.get_total_flops()
+    norms = sum(sum(flops.values()) for name, flops in counter.get_flop_counts().items() if ".norm" in name)
+    return (whole - norms) / 2
+
+
+def network_table(classifier: RegionClassifier, batch_size: int, repeats: int) -> Table:
+    """Regions a second of every runtime, in turns, and the share of the machine's matrix rate."""
+    size = classifier.preprocessing.size
+    regions = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    matrix = torch.randn(MATRIX, MATRIX)
+    work = multiply_adds(classifier)
+
+    runtimes = {  # the layouts need modules of their own
+        "eager NCHW": eager_nchw(deepcopy(classifier)),
+        "eager channels-last": choose_runtime(deepcopy(classifier), "torch"),
+        "OpenVINO": in_fours(choose_runtime(deepcopy(classifier), "openvino", size=size)),
+    }
+    answers = {name: run(regions) for name, run in runtimes.items()}
+    best = dict.fromkeys(runtimes, float("inf"))
+    product = float("inf")
+    for _ in range(repeats):
+        for name, run in runtimes.items():
+            best[name] = min(best[name], _seconds(partial(run, regions)))
+        product = min(product, _seconds(lambda: matrix @ matrix))
+    rate = MATRIX**3 / product
+    agree = float(np.abs(answers["OpenVINO"] - answers["eager NCHW"]).max())
+
+    table = Table(
+        title=f"the network alone: {work / 1e9:.2f} G multiply-adds a region, {os.cpu_count()} cores,"
+        f" matrix products at {rate / 1e9:.0f} G/s",
+        caption=f"probabilities of OpenVINO and of the module differ by at most {agree:.1e}",
+    )
+    for column in ("", "regions/s", "beside eager NCHW", "of the matrix rate"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, seconds in best.items():
+        speed = batch_size / seconds
+        table.add_row(
+            name,
+            f"{speed:.1f}",
+            f"{best['eager NCHW'] / seconds:.2f}",
+            f"{speed * work / rate:.0%}",
+        )
+    return table
+
+
+class Plain:
+    """Every box of an image through the eager network; `boxes` is how many they were."""
+
+    def __init__(
+        self, classifier: RegionClassifier, config: DetectorConfig, most: int, batch_size: int
+    ) -> None:
+        self.search = SelectiveSearch(
+            **{**config.proposals, "mode": "fast"}, max_boxes=most, seed=config.seed
+        )
+        self.classifier = classifier
+        self.batch_size = batch_size
+        self.boxes = 0
+
+    def __call__(self, image: np.ndarray) -> None:
+        boxes = self.search(image)
+        self.boxes = len(boxes)
+        run, convention = eager_nchw(self.classifier), self.classifier.preprocessing
+        for start in range(0, len(boxes), self.batch_size):
+            batch = boxes[start : start + self.batch_size]
+            run(warp_regions(image, batch, size=convention.size, context=16, fill=convention.mean_colour()))
+
+
+def image_table(images: list[np.ndarray], detector: RCNN, plain: Plain, plain_images: int) -> Table:
+    """Seconds of whole images, after a warm-up."""
+    detector(images[0])
+    table = Table(title="whole images, from pixels to detections")
+    for column in ("image", "detector", "network passes", "plain way", "its boxes", "times faster"):
+        table.add_column(column, justify="right")
+    every = []
+    for number, image in enumerate(images):
+        before = detector.timer.counts["boxes"]
+        every.append(seconds := _seconds(partial(detector, image)))
+        if number < plain_images:
+            slow = _seconds(partial(plain, image))
+            table.add_row(
+                f"{image.shape[1]}x{image.shape[0]}",
+                f"{seconds:.2f} s",
+                str(detector.timer.counts["boxes"] - before),
+                f"{slow:.1f} s",
+                str(plain.boxes),
+                f"{slow / seconds:.1f}",
+            )
+    table.caption = f"detector, median of {len(every)} images: {np.median(every):.2f} s"
+    return table
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
