@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.googlenet import GoogLeNet
-from detector.stages import STAGES, modules_of, position, run_to
 
 
 class TapClassifier(nn.Module):
@@ -12,7 +11,7 @@ class TapClassifier(nn.Module):
 
     Args:
         trunk: The network; its stages behind `tap` are dropped.
-        tap: The stage whose features are used, see `detector.stages.STAGES`.
+        tap: The stage whose features are used, see `GoogLeNet.feature_info`.
         grid: Cells a side; 1 averages over the whole region, more keep where in the region things are.
         in_features: Channels of the stage times cells.
         outputs: Classes.
@@ -23,9 +22,10 @@ class TapClassifier(nn.Module):
         if grid < 1:
             raise ValueError(f"grid is {grid}, but must be at least 1")
         self.trunk = trunk
-        for module in [*modules_of(trunk, STAGES[position(tap) + 1 :]), trunk.classifier]:
-            name = next(name for name, child in trunk.named_children() if child is module)
-            delattr(trunk, name)
+        behind = trunk.stages[[stage.module for stage in trunk.feature_info].index(tap) + 1 :]
+        for name in (*behind, "classifier"):
+            if hasattr(trunk, name):  # pool5 is no module
+                delattr(trunk, name)
         self.tap = tap
         self.grid = grid
         self.head = nn.Linear(in_features, outputs)
@@ -37,7 +37,7 @@ class TapClassifier(nn.Module):
 
 def tap_features(trunk: GoogLeNet, x: Tensor, tap: str, grid: int) -> Tensor:
     """Normalised images (R, 3, H, W) -> (R, channels * grid * grid), the tap's output averaged over a grid."""
-    features = run_to(trunk, x, tap)
+    features = trunk.taps(x, [tap])[tap]
     if tap == "pool5":  # (R, 1024), pooled already
         return features
     if grid == 1:

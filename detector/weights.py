@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.architecture import TABLE_1
 from detector.class_scores import IndependentScores, QualityScores
-from detector.googlenet import TABLE_1, GoogLeNet
+from detector.googlenet import GoogLeNet
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.safetensors_file import read_weights_file
 from detector.tap_classifier import TapClassifier

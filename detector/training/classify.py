@@ -1,7 +1,7 @@
 """Pretraining: the network learns the 1000 classification classes from whole images, by the paper's recipe."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from detector.command_line import one_sentence
 from detector.configuration import choose_device
-from detector.googlenet import GoogLeNet
+from detector.googlenet import GoogLeNet, Logits
 from detector.images import read_image
 from detector.region_classifier import Normalize, Preprocessing
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import classification_classes
-from detector.training.auxiliary import WEIGHT, Logits, WithAuxiliaries
 from detector.training.checkpoint import FILE
 from detector.training.classification_data import LabelledImages, read_folders, read_list
 from detector.training.distortion import centre_crop, distort_colours, random_crop
 from detector.training.fit import FitConfig, fit
+from detector.training.losses import AUXILIARY_WEIGHT
 from detector.training.problems import Policy, Problems
 from detector.training.processes import Processes, processes, was_restarted
 from detector.training.sampling import EndlessPasses
-from detector.training.start import output_folder, start_weights
+from detector.training.start import output_folder, start_weights, without_auxiliaries
 from detector.weights import CAFFE_INPUT, MODEL_FILE
 
 
@@ -131,29 +131,22 @@ class ImageBatches:
 class Classifier(nn.Module):
     """What is trained: the network behind its normalisation."""
 
-    def __init__(self, network: GoogLeNet, preprocessing: Preprocessing, auxiliary: bool) -> None:
+    def __init__(self, network: GoogLeNet, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.normalize = Normalize(preprocessing)
-        self.body = WithAuxiliaries(network) if auxiliary else network
-
-    @property
-    def network(self) -> GoogLeNet:
-        """The network without what only training needs."""
-        network = self.body.network if isinstance(self.body, WithAuxiliaries) else self.body
-        assert isinstance(network, GoogLeNet)
-        return network
+        self.normalize, self.network = Normalize(preprocessing), network
 
     def forward(self, inputs: Tensor) -> Tensor | Logits:
         """Pixels (R, 3, S, S) uint8 -> logits (R, classes), and auxiliary ones while training."""
-        return self.body(self.normalize(inputs))
+        return self.network(self.normalize(inputs))
 
 
 def classification_losses(outputs: Tensor | Logits, labels: Tensor) -> dict[str, Tensor]:
     """The sums over images of the loss, and of those of auxiliary outputs times 0.3."""
     summed = partial(F.cross_entropy, reduction="sum")
     if isinstance(outputs, Logits):
-        auxiliary = summed(outputs.aux_4a.float(), labels) + summed(outputs.aux_4d.float(), labels)
-        return {"class": summed(outputs.main.float(), labels), "auxiliary": WEIGHT * auxiliary}
+        looks = [look for look in (outputs.aux_4a, outputs.aux_4d) if look is not None]
+        auxiliary = torch.stack([summed(look.float(), labels) for look in looks]).sum()
+        return {"class": summed(outputs.main.float(), labels), "auxiliary": AUXILIARY_WEIGHT * auxiliary}
     return {"class": summed(outputs.float(), labels)}
 
 
@@ -183,7 +176,7 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
             return None
         network, preprocessing, name = _network(config, len(images.classes))
         result = fit(
-            Classifier(network, preprocessing, config.auxiliary),
+            Classifier(network, preprocessing),
             ImageBatches(
                 images,
                 batch_size=config.images_per_batch,
@@ -221,18 +214,21 @@ def _read(images: str, image_list: str | None, problems: Problems) -> LabelledIm
 
 
 def _network(config: Pretraining, classes: int) -> tuple[GoogLeNet, Preprocessing, str]:
+    torch.manual_seed(config.seed)  # of the first weights
     if config.weights is None:
-        torch.manual_seed(config.seed)
-        return GoogLeNet(classes, dropout=config.dropout), CAFFE_INPUT, "random weights"
+        network = GoogLeNet(classes, auxiliary=config.auxiliary, dropout=config.dropout)
+        return network, replace(CAFFE_INPUT, size=config.size), "random weights"
     classifier, name = start_weights(config.weights, config.size)
     start = classifier.network
     assert isinstance(start, GoogLeNet)
-    if start.classifier.out_features != classes:
+    if start.num_classes != classes:
         raise ValueError(
-            f"--weights {name}: has {start.classifier.out_features} outputs, but the images {classes} classes"
+            f"--weights {name}: has {start.num_classes} outputs, but the images {classes} classes"
         )
-    network = GoogLeNet(classes, dropout=config.dropout)
-    network.load_state_dict(start.state_dict())
+    network = GoogLeNet(
+        classes, architecture=start.architecture, auxiliary=config.auxiliary, dropout=config.dropout
+    )
+    network.load_state_dict(start.state_dict(), strict=False)  # the auxiliary classifiers start from nothing
     return network, classifier.preprocessing, name
 
 
@@ -276,4 +272,4 @@ def _write(
         outputs="cls1000",
         preprocessing=preprocessing,
     )
-    write_weights_file(path, result.network.state_dict(), card)
+    write_weights_file(path, without_auxiliaries(result.network.state_dict()), card)

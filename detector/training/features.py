@@ -18,7 +18,6 @@ from detector.images import read_image
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.regions import warp_regions
 from detector.runtime import Runtime
-from detector.stages import run_to
 from detector.tap_classifier import tap_features
 from detector.training.sampling import RegionTable
 from eval.atomic import writing
@@ -39,7 +38,7 @@ class StageFeatures(nn.Module):
         assert isinstance(network, GoogLeNet)
         x = self.classifier.normalize(regions)
         if self.grid is None:
-            return run_to(network, x, self.tap)
+            return network.taps(x, [self.tap])[self.tap]
         return tap_features(network, x, self.tap, self.grid)
 
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from detector.class_scores import QualityScores
 from detector.configuration import choose_device
-from detector.googlenet import GoogLeNet
+from detector.googlenet import GoogLeNet, Logits
 from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.stages import freeze, position, run_on
 from detector.taxonomy import DetectionClass, TrainedScores, ZeroShotScores
 from detector.training.batches import Batches, FeatureBatches, PixelBatches, Teacher
 from detector.training.checkpoint import FILE
@@ -31,7 +30,7 @@ from detector.training.problems import Problems
 from detector.training.processes import Processes, processes, was_restarted
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import BatchPlan, RegionTable, table_summary, thinned
-from detector.training.start import output_folder, start_weights
+from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.validation import mean_ap_of
 from detector.weights import MODEL_FILE
 
@@ -48,6 +47,7 @@ class Finetuning:
         output: Folder of the model and what belongs to it.
         freeze: The stage up to which weights stay as they are; None trains everything.
         cache: Compute the features of the frozen stages once and keep them on disk.
+        auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
         cache_mirrored: Also those of mirrored regions, at twice the work and space.
         head: `classes` starts from the rows of the classification layer, `random` from nothing.
         quality: Also learn to predict a region's IoU, which scores are multiplied with.
@@ -79,6 +79,7 @@ class Finetuning:
     freeze: str | None = None
     cache: bool = False
     cache_mirrored: bool = False
+    auxiliary: bool = False
     head: Literal["classes", "random"] = "classes"
     quality: bool = False
     quality_weight: float = 1.0
@@ -107,10 +108,10 @@ class Trainee(nn.Module):
         super().__init__()
         self.network, self.normalize, self.tap = network, normalize, tap
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor | Logits:
         """Pixels (R, 3, S, S) uint8, or features (R, ...) of the stage `tap` -> logits (R, outputs)."""
         if self.tap is not None:
-            return run_on(self.network, inputs, self.tap)
+            return self.network.resume(inputs, after=self.tap)
         return self.network(self.normalize(inputs))
 
 
@@ -139,12 +140,12 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
 
 
 def _check(config: Finetuning) -> None:
-    if config.freeze is not None:
-        position(config.freeze)
     if config.cache and config.freeze is None:
         raise ValueError("--cache keeps the features of frozen stages: name the last of them with --freeze")
     if config.teacher_weight and not config.cache:
         raise ValueError("--teacher-weight needs --cache: the teacher judges cached features")
+    if config.auxiliary and config.cache:
+        raise ValueError("--auxiliary looks at stages in the middle of the network, and --cache skips these")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
 
@@ -201,16 +202,19 @@ def _with_head(
     """A copy of the network with outputs for the classes, background and, if wanted, the fit."""
     start = classifier.network
     assert isinstance(start, GoogLeNet)
-    network = GoogLeNet(start.classifier.out_features, dropout=config.dropout)
-    network.load_state_dict(start.state_dict())
     outputs = len(classes) + 1 + config.quality
+    network = GoogLeNet(
+        outputs, architecture=start.architecture, auxiliary=config.auxiliary, dropout=config.dropout
+    )
+    network.load_state_dict(body_of(start), strict=False)  # but for the outputs
+    network.classifier = start.classifier
     trained = not isinstance(classifier.class_scores, ZeroShotScores)
     if not (trained and classifier.classes == classes and start.classifier.out_features == outputs):
         source = start.classifier
         if config.head == "random" or trained:
             source = nn.Linear(source.in_features, 1)  # of another kind: gives no rows
         network.classifier = detection_head(source, classes, quality=config.quality, seed=config.seed)
-    freeze(network, config.freeze)
+    network.freeze(config.freeze)
     return network
 
 
@@ -223,8 +227,8 @@ def _cached(
     device: torch.device,
 ) -> tuple[list[np.ndarray], Teacher | None]:
     """Features of the frozen stages, of the regions and maybe of their mirror images; the teacher's opinion."""
-    tap = config.freeze
-    assert tap is not None
+    assert isinstance(classifier.network, GoogLeNet) and config.freeze is not None
+    tap = stage_name(classifier.network, config.freeze)
     preprocessing = classifier.preprocessing
     key = {
         "weights": weights_fingerprint(classifier.network.state_dict()),
@@ -268,7 +272,7 @@ def _opinion(model: RegionClassifier, features: np.ndarray, tap: str, device: to
     network = model.network
     assert isinstance(network, GoogLeNet)
     scores = model.class_scores(
-        run_on(network, torch.from_numpy(features.astype(np.float32)).to(device), tap)
+        network.resume(torch.from_numpy(features.astype(np.float32)).to(device), after=tap)
     )
     background = (1 - scores.sum(dim=1, keepdim=True)).clamp_min(0)
     return torch.cat([scores, background], dim=1).cpu().numpy().astype(np.float16)
@@ -290,7 +294,7 @@ def _train(
     }
     trainee = Trainee(prepared.network, classifier.normalize, config.freeze if config.cache else None)
 
-    def losses(outputs: Tensor, targets: RegionTargets) -> dict[str, Tensor]:
+    def losses(outputs: Tensor | Logits, targets: RegionTargets) -> dict[str, Tensor]:
         return region_losses(outputs, targets, quality_weight=config.quality_weight)
 
     result = fit(
@@ -320,7 +324,7 @@ def _train(
             preprocessing=classifier.preprocessing,
             classes=classes,
         )
-        write_weights_file(path, trained.state_dict(), card)
+        write_weights_file(path, without_auxiliaries(trained.state_dict()), card)
     here.barrier()
     return path
 

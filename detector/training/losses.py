@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detector.googlenet import Logits
+
+AUXILIARY_WEIGHT = 0.3  # of the loss of each auxiliary classifier (Szegedy et al., section 5)
+
 
 @dataclass(frozen=True)
 class RegionTargets:
@@ -75,13 +79,24 @@ def quality_loss(quality: Tensor, ious: Tensor, fit_known: Tensor) -> Tensor:
     return torch.where(fit_known, loss, torch.zeros_like(loss))
 
 
-def region_losses(outputs: Tensor, targets: RegionTargets, *, quality_weight: float) -> dict[str, Tensor]:
+def region_losses(
+    outputs: Tensor | Logits, targets: RegionTargets, *, quality_weight: float
+) -> dict[str, Tensor]:
     """The sums over regions of every loss, by name.
 
     Args:
-        outputs: (R, C + 1), or (R, C + 2) of a network that also predicts the IoU.
+        outputs: (R, C + 1), or (R, C + 2) of a network that also predicts the IoU; with auxiliary ones, the
+            losses of their classes count `AUXILIARY_WEIGHT`.
         quality_weight: Of the IoU's loss.
     """
+    if isinstance(outputs, Logits):
+        losses = region_losses(outputs.main, targets, quality_weight=quality_weight)
+        classes = targets.possible.shape[1]
+        looks = [look[:, :classes].float() for look in (outputs.aux_4a, outputs.aux_4d) if look is not None]
+        if looks:
+            sums = torch.stack([possible_loss(look, targets.possible).sum() for look in looks])
+            losses["auxiliary"] = AUXILIARY_WEIGHT * sums.sum()
+        return losses
     classes = targets.possible.shape[1]
     logits = outputs[:, :classes].float()
     losses = {"class": possible_loss(logits, targets.possible).sum()}

@@ -1,7 +1,10 @@
 """What a training run starts from: the network of existing weights, and a folder to write to."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
@@ -33,6 +36,32 @@ def start_weights(
     around = round(before.context * side / before.size) if context is None else context
     classifier.preprocessing = replace(before, size=side, context=around)
     return classifier, describe(source)
+
+
+def stage_name(network: GoogLeNet, name: str) -> str:
+    """The network's own name of a stage that may be called as TF-slim does.
+
+    Raises:
+        ValueError: No such stage.
+    """
+    for stage in network.feature_info:
+        if name in (stage.module, stage.slim_name):
+            return stage.module
+    raise ValueError(f"{name!r} is no stage of the network; it has {', '.join(network.stages)}")
+
+
+def without_auxiliaries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that are left when training is over: the auxiliary classifiers go."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("aux_")}
+
+
+def body_of(network: GoogLeNet) -> dict[str, Tensor]:
+    """The weights of all stages, without the outputs."""
+    return {
+        name: tensor
+        for name, tensor in without_auxiliaries(network.state_dict()).items()
+        if not name.startswith("classifier.")
+    }
 
 
 def output_folder(path: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """From a few annotated photos to a detector of their classes: proposals, features, SVMs, one weights file."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,6 @@ from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.stages import position
 from detector.tap_classifier import TapClassifier
 from detector.training.data import DataConfig, read_regions
 from detector.training.display import bar
@@ -22,7 +21,7 @@ from detector.training.features import StageFeatures, cached_features, region_fe
 from detector.training.problems import Problems
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import RegionTable, table_summary, thinned
-from detector.training.start import output_folder, start_weights
+from detector.training.start import output_folder, stage_name, start_weights
 from detector.training.svm import LinearClassifier, SVMConfig, feature_scale, train_class
 from detector.weights import MODEL_FILE
 
@@ -72,9 +71,10 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     Raises:
         OSError, ValueError: What keeps a detector from being made, in one sentence.
     """
-    position(config.tap)
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
     classifier, name = start_weights(config.weights, config.size, config.context)
+    assert isinstance(classifier.network, GoogLeNet)
+    config = replace(config, tap=stage_name(classifier.network, config.tap))
     output = output_folder(config.output)
     console.print(f"features: {name}, {config.tap}", soft_wrap=True)
     with bar(console, "proposals") as progress:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from detector.googlenet import GoogLeNet
 from detector.images import read_image
-from detector.region_classifier import Preprocessing
+from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.regions import warp_regions
-from detector.training.features import cached_features, region_features
+from detector.taxonomy import DET200, TrainedScores
+from detector.training.features import StageFeatures, cached_features, region_features
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.training.sampling import RegionTable, region_table
+from detector.training.start import stage_name
 
 INPUT = Preprocessing("RGB", scale=1.0, mean=(100.0, 100.0, 100.0), size=32, context=2)
 
@@ -67,21 +70,20 @@ def test_cache_goes_on_after_a_stop_and_forgets_other_settings(tmp_path: Path, t
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.json", "features.npy"]
 
 
-def test_stages_agree_with_the_whole_network() -> None:
-    from detector.googlenet import GoogLeNet
-    from detector.stages import STAGES, freeze, run_on, run_to
-
+def test_stage_features_are_the_networks_taps() -> None:
     torch.manual_seed(0)
     network = GoogLeNet(7).eval()
-    x = torch.randn(2, 3, 64, 64)
+    model = RegionClassifier(
+        network=network, preprocessing=INPUT, class_scores=TrainedScores(), classes=DET200[:6]
+    )
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
-        expected = network(x)
-        for tap in STAGES:
-            torch.testing.assert_close(run_on(network, run_to(network, x, tap), tap), expected)
+        expected = network.taps(model.normalize(pixels), ["pool4", "pool5"])
+        torch.testing.assert_close(StageFeatures(model, "pool4")(pixels), expected["pool4"])
+        torch.testing.assert_close(StageFeatures(model, "pool5", 1)(pixels), expected["pool5"])
+        cells = StageFeatures(model, "pool4", 2)(pixels)
+    assert cells.shape == (2, 832 * 4)
+    torch.testing.assert_close(cells[:, 0], expected["pool4"][:, 0, :1, :1].mean(dim=(1, 2)))
+    assert stage_name(network, "Mixed_4f") == "inception_4e"
     with pytest.raises(ValueError, match="no stage of the network"):
-        run_to(network, x, "pool9")
-    freeze(network, "inception_4e")
-    trained = {name.split(".")[0] for name, p in network.named_parameters() if p.requires_grad}
-    assert trained == {"inception_5a", "inception_5b", "classifier"}
-    freeze(network, None)
-    assert all(p.requires_grad for p in network.parameters())
+        stage_name(network, "pool9")
