@@ -164,6 +164,9 @@ def _prepare(
 ) -> _Prepared:
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
     classifier, name = start_weights(config.weights, config.size, config.context)
+    if config.freeze is not None:
+        assert isinstance(classifier.network, GoogLeNet)
+        stage_name(classifier.network, config.freeze)  # a wrong one is said before the long work
     console.print(f"start: {name}", soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(

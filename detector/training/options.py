@@ -4,7 +4,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 import docstring_parser
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 
 from detector.command_line import ArgumentParser
 
@@ -25,8 +25,9 @@ def add_training_options(parser: ArgumentParser, configuration: type) -> None:
         option, kind = f"--{field.name.replace('_', '-')}", types[field.name]
         if is_dataclass(kind):
             parser.add_class_arguments(kind, field.name)
-        elif kind is bool and _default(field) is False:
-            parser.add_argument(option, action="store_true", help=texts[field.name])
+        elif kind is bool:
+            switch = ActionYesNo(no_prefix="no-")
+            parser.add_argument(option, action=switch, default=_default(field), help=texts[field.name])
         else:
             parser.add_argument(option, type=kind, default=_default(field), help=texts[field.name])
     if "data" in types and "annotations" in types["data"].__dataclass_fields__:

@@ -119,7 +119,7 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
     assert not (Path(config.output) / "features.npy").exists()
     for change, words in (
         ({"freeze": None}, "--cache keeps the features of frozen stages"),
-        ({"freeze": "pool9"}, "no stage of the network"),
+        ({"freeze": "pool9"}, "'pool9' is no stage of the network"),
         ({"cache": False, "teacher_weight": 1.0}, "--teacher-weight needs --cache"),
         ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
