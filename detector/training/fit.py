@@ -169,7 +169,10 @@ def fit(
             if config.averaging:
                 average.update_parameters(network)
             finished, last = step + 1, step + 1 == steps
-            if finished % config.log_every == 0 or last:
+            measured = evaluate and (
+                last or (config.evaluate_every > 0 and finished % config.evaluate_every == 0)
+            )
+            if finished % config.log_every == 0 or last or measured:
                 names = list(sums)
                 means = here.sum(torch.stack([sums[name] for name in names])) / batches.batch_size
                 values = dict(zip(names, means.tolist(), strict=True))
@@ -183,7 +186,7 @@ def fit(
                 speed = (finished - since) * batches.batch_size / max(seconds, 1e-9)
                 values |= {"loss": loss, "learning_rate": rate, "regions_per_second": speed}
                 values["epoch"] = finished / batches.steps_per_epoch
-                if evaluate and (last or (config.evaluate_every and finished % config.evaluate_every == 0)):
+                if evaluate and measured:
                     values |= evaluate(average.module if config.averaging else network)
                 log.write(finished, values)
                 since, clock = finished, time.perf_counter()

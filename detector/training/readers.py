@@ -68,7 +68,7 @@ def _listed(name: str, wanted: set[str] | None) -> bool:
 def read_coco(
     source: str | Path, images: str | Path, problems: Problems, wanted: set[str] | None = None
 ) -> TrainingSet:
-    """Read COCO instances; `category_id` 0 outside the categories, `iscrowd` and `ignore` mean: ignore.
+    """Read COCO instances; `iscrowd`, and `category_id` 0 where no category has it, mean: ignore.
 
     An image may have `labelled_classes`, a list of category ids whose every instance is boxed. Without it all
     are, as in COCO itself.

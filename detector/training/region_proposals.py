@@ -30,7 +30,7 @@ def boxes_of_images(
     Args:
         num_proposals: Most boxes of an image; None takes all.
         search: Makes the boxes where `proposal_files` is None.
-        keep: File for boxes that were made; what it holds is not made again.
+        keep: File for boxes that were made, by the images' paths; what it holds is not made again.
         progress: Called with the numbers of images done and to do.
     """
     stored = None if proposal_files is None else ProposalFile(list(proposal_files))
@@ -43,10 +43,10 @@ def boxes_of_images(
         try:
             if stored is not None:
                 found = stored.boxes(image.name)
-            elif image.name in made:
-                found = made[image.name]
+            elif (place := image.path.absolute().as_posix()) in made:
+                found = made[place]
             else:
-                found = made[image.name] = search(read_image(image.path))
+                found = made[place] = search(read_image(image.path))
                 fresh += 1
                 if keep is not None and fresh % 200 == 0:  # so that a stopped run loses little
                     _keep(keep, made, search.settings)
