@@ -271,5 +271,6 @@ def _write(
         licence="that of the training images",
         outputs="cls1000",
         preprocessing=preprocessing,
+        architecture=result.network.architecture,
     )
     write_weights_file(path, without_auxiliaries(result.network.state_dict()), card)

@@ -326,6 +326,7 @@ def _train(
             outputs="quality" if config.quality else "detection",
             preprocessing=classifier.preprocessing,
             classes=classes,
+            architecture=trained.architecture,
         )
         write_weights_file(path, without_auxiliaries(trained.state_dict()), card)
     here.barrier()

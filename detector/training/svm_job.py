@@ -164,6 +164,7 @@ def _write(
         outputs="independent",
         preprocessing=classifier.preprocessing,
         classes=tuple(table.training_set.classes[label] for label in labels),
+        architecture=trunk.architecture,
         tap=config.tap,
         grid=config.grid,
     )
