@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
@@ -32,11 +33,14 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier with random weights."""
+    """A narrow classifier with random weights."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
-    card = WeightsCard("start", "random weights for tests", "CC0", "cls1000", CAFFE_INPUT)
-    write_weights_file(path, GoogLeNet().state_dict(), card)
+    narrow = Architecture(width=0.25)
+    card = WeightsCard(
+        "start", "random weights for tests", "CC0", "cls1000", CAFFE_INPUT, architecture=narrow
+    )
+    write_weights_file(path, GoogLeNet(architecture=narrow).state_dict(), card)
     return path
 
 
@@ -112,6 +116,15 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     finetune(replace(config, data=data, teacher_weight=1.0), QUIET)
     teacher = column(config.output, "teacher")
     assert len(teacher) == 4 and teacher[0] < 0.05  # the first head scores nearly like its teacher
+
+
+def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
+    path = finetune(
+        replace(config, cache=False, freeze=None, auxiliary=True, fit=replace(config.fit, steps=2)), QUIET
+    )
+    assert path is not None and len(column(config.output, "auxiliary")) == 2
+    assert not any(name.startswith("aux_") for name in load_file(path))
+    assert len(load_weights(path).classes) == 2
 
 
 def test_dry_run_and_bad_settings(config: Finetuning) -> None:
