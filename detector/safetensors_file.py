@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from detector.architecture import PAPER, Architecture
 from detector.region_classifier import Preprocessing
 from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
@@ -24,17 +25,24 @@ class WeightsCard:
         name: Of the model.
         origin: How it came about and what it was initialised from.
         licence: Under which terms it may be used.
-        outputs: `cls1000`: the ILSVRC classification classes; `detection`: `classes` and, last, background.
+        outputs: `cls1000`: the ILSVRC classification classes; `detection`: `classes` and, last, background;
+            `quality`: these and, last, the region's IoU with an object; `independent`: `classes`, each on its own.
         preprocessing: The input convention of the network.
-        classes: What a network with `detection` outputs tells apart.
+        classes: What a network with other outputs than `cls1000` tells apart.
+        tap: The stage whose features a `TapClassifier` judges; None for the whole network.
+        grid: Of that classifier.
+        architecture: Of the network; files written before there were others are the paper's network.
     """
 
     name: str
     origin: str
     licence: str
-    outputs: Literal["cls1000", "detection"]
+    outputs: Literal["cls1000", "detection", "quality", "independent"]
     preprocessing: Preprocessing
     classes: tuple[DetectionClass, ...] = field(default=())
+    tap: str | None = None
+    grid: int = 1
+    architecture: Architecture = PAPER
 
 
 def write_weights_file(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:
@@ -67,6 +75,7 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
         convention = fields["preprocessing"]
         convention |= {key: tuple(convention[key]) for key in ("mean", "std")}
         fields["preprocessing"] = Preprocessing(**convention)
+        fields["architecture"] = Architecture(**fields.get("architecture", {}))
         return tensors, WeightsCard(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the card in its header is damaged ({error})") from None
