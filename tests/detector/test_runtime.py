@@ -34,12 +34,13 @@ class Zoo(nn.Module):
         self.wide = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
         self.average = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(0.5)
-        self.fc = nn.Linear(8, 3)
+        self.fc = nn.Linear(8 * 5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.stem(x))
         x = torch.relu(self.wide(x)) * torch.sigmoid(x) + x - 0.5
-        x = F.dropout(self.drop(self.average(x).flatten(1)), training=self.training)
+        x = torch.cat([self.average(x).flatten(1), F.adaptive_avg_pool2d(x, 2).flatten(1)], dim=1)
+        x = F.dropout(self.drop(x), training=self.training)
         return self.fc(torch.sqrt(x * x + 1.0) / 100)
 
 
