@@ -4,13 +4,11 @@ The file is one `NetParameter` message of caffe.proto. Its layers are `LayerPara
 2014, such as BVLC's GoogLeNet, the older `V1LayerParameter`; the numbers of the fields read here are below.
 """
 
-import struct
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 # (field of the layers in NetParameter) -> (fields of the name and the blobs in a layer)
 LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
@@ -21,7 +19,7 @@ DIMENSIONS = 1  # of BlobShape
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
-def read_caffemodel(path: str | Path) -> dict[str, Tensor]:
+def read_caffemodel(path: str | Path) -> dict[str, np.ndarray]:
     """Read the weights of all layers that have some, auxiliary heads included where the file has them.
 
     Returns:
@@ -32,19 +30,19 @@ def read_caffemodel(path: str | Path) -> dict[str, Tensor]:
         OSError: No such file, not a Caffe model, or cut off.
     """
     message = memoryview(Path(path).read_bytes())
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, np.ndarray] = {}
     try:
         for field, layer in _fields(message):
             if field in LAYER_FIELDS and isinstance(layer, memoryview):
                 tensors |= _read_layer(layer, *LAYER_FIELDS[field])
-    except (ValueError, struct.error, UnicodeDecodeError) as error:
+    except (ValueError, OverflowError) as error:
         raise OSError(f"{path}: not a readable Caffe model ({error})") from None
     if not tensors:
         raise OSError(f"{path}: not a readable Caffe model (no layer has weights)")
     return tensors
 
 
-def _read_layer(layer: memoryview, name_field: int, blobs_field: int) -> dict[str, Tensor]:
+def _read_layer(layer: memoryview, name_field: int, blobs_field: int) -> dict[str, np.ndarray]:
     name, blobs = "", []
     for field, value in _fields(layer):
         if field == name_field and isinstance(value, memoryview):
@@ -57,7 +55,7 @@ def _read_layer(layer: memoryview, name_field: int, blobs_field: int) -> dict[st
     }
 
 
-def _read_blob(blob: memoryview, name: str) -> Tensor:
+def _read_blob(blob: memoryview, name: str) -> np.ndarray:
     legacy = dict.fromkeys(LEGACY_SHAPE, 0)
     shape: list[int] | None = None
     chunks = []
@@ -71,9 +69,9 @@ def _read_blob(blob: memoryview, name: str) -> Tensor:
     values = np.concatenate(chunks).astype(np.float32) if chunks else np.empty(0, np.float32)
     if shape is None:
         shape = _without_padding([legacy[field] for field in LEGACY_SHAPE])
-    if int(np.prod(shape)) != len(values):
+    if math.prod(shape) != len(values):
         raise ValueError(f"{name} has {len(values)} values, but its shape is {tuple(shape)}")
-    return torch.from_numpy(values.reshape(shape))
+    return values.reshape(shape)
 
 
 def _without_padding(shape: list[int]) -> list[int]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +14,10 @@ from detector.caffemodel import read_caffemodel
 @pytest.fixture(scope="module")
 def caffe() -> Any:
     """The messages of caffe.proto that matter, built with protocol buffers' own library."""
-    pytest.importorskip("google.protobuf")
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    descriptor_pb2, descriptor_pool, message_factory = (
+        pytest.importorskip(f"google.protobuf.{module}")
+        for module in ("descriptor_pb2", "descriptor_pool", "message_factory")
+    )
 
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
@@ -85,7 +86,7 @@ def write(
         layer = (net.layers if old else net.layer).add(name=f"stage/{index}")
         for kind, size in (("weight", shape), ("bias", shape[:1])):
             values = random.standard_normal(size).astype(np.float32)
-            expected[f"stage/{index}/{kind}"] = torch.from_numpy(values)
+            expected[f"stage/{index}/{kind}"] = values
             blob = layer.blobs.add()
             (blob.double_data if double else blob.data).extend(values.ravel().tolist())
             blob.diff.extend([0.5] * 3)
@@ -111,7 +112,7 @@ def test_files_of_both_formats_are_read_back(
     expected = write(caffe, path, shapes, old=old, double=double)
     found = read_caffemodel(path)
     assert list(found) == list(expected)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def test_numbers_that_are_not_packed(tmp_path: Path) -> None:
@@ -144,3 +145,25 @@ def test_a_blob_of_another_size_than_its_shape_is_named(caffe: Any, tmp_path: Pa
     (tmp_path / "x.caffemodel").write_bytes(net.SerializeToString())
     with pytest.raises(OSError, match=r"conv1/weight has 3 values, but its shape is \(2, 2\)"):
         read_caffemodel(tmp_path / "x.caffemodel")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    content=st.binary(max_size=60)
+    | st.builds(lambda inside: b"\x12" + bytes([len(inside)]) + inside, st.binary(max_size=60))
+    | st.builds(  # a layer with one damaged blob
+        lambda inside: b"\x12" + bytes([len(inside) + 2]) + b"\x32" + bytes([len(inside)]) + inside,
+        st.binary(max_size=60),
+    )
+)
+def test_no_bytes_end_in_anything_but_arrays_or_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.caffemodel"
+    path.write_bytes(content)
+    try:
+        blobs = read_caffemodel(path)
+    except OSError as error:
+        assert "fuzz.caffemodel: not a readable Caffe model (" in str(error)
+    else:
+        assert all(blob.dtype == np.float32 for blob in blobs.values())
