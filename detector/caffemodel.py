@@ -1,7 +1,14 @@
-"""Caffe's `.caffemodel` files, read without Caffe: the few fields of its protocol buffers that hold weights.
+"""Caffe's .caffemodel files, read without Caffe: just the names and the weights of the layers.
 
-The file is one `NetParameter` message of caffe.proto. Its layers are `LayerParameter` messages, or in files of
-2014, such as BVLC's GoogLeNet, the older `V1LayerParameter`; the numbers of the fields read here are below.
+A file is one `NetParameter` in Protocol Buffers' wire format: fields of a number, a wire type and a value, nested.
+Only these of caffe.proto matter here:
+
+    NetParameter      layers = 2 (V1LayerParameter, before 2015), layer = 100 (LayerParameter)
+    V1LayerParameter  name = 4, blobs = 6 (BlobProto)
+    LayerParameter    name = 1, blobs = 7 (BlobProto)
+    BlobProto         num, channels, height, width = 1..4 (before 2015), data = 5 (float), shape = 7 (BlobShape),
+                      double_data = 8
+    BlobShape         dim = 1
 """
 
 import math
@@ -10,127 +17,121 @@ from pathlib import Path
 
 import numpy as np
 
-# (field of the layers in NetParameter) -> (fields of the name and the blobs in a layer)
-LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
-LEGACY_SHAPE = (1, 2, 3, 4)  # num, channels, height, width
-DATA, SHAPE, DOUBLE_DATA = 5, 7, 8  # of BlobProto
-DIMENSIONS = 1  # of BlobShape
+_VARINT, _FIXED64, _BYTES, _FIXED32 = (
+    0,
+    1,
+    2,
+    5,
+)  # the wire types of proto2 (3 and 4, groups, Caffe never had)
 
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
+# of a NetParameter: number of its layer field -> numbers of the layer's name and blobs
+_LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
 
 
-def read_caffemodel(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the weights of all layers that have some, auxiliary heads included where the file has them.
+def read_caffemodel(path: Path) -> dict[str, np.ndarray]:
+    """The blobs of every layer that has some: `<layer>/weight` and `<layer>/bias`, float32.
 
-    Returns:
-        `<layer>/weight` (convolutions (out, in, height, width), inner products (out, in)) and `<layer>/bias` (out,),
-        float32. Layers with more than two blobs keep the others as `<layer>/2`, `<layer>/3`, ...
+    Weights of convolutions are (out, in, height, width), those of inner products (out, in).
 
     Raises:
-        OSError: No such file, not a Caffe model, or cut off.
+        OSError: No such file, or not a caffemodel.
     """
-    message = memoryview(Path(path).read_bytes())
-    tensors: dict[str, np.ndarray] = {}
     try:
-        for field, layer in _fields(message):
-            if field in LAYER_FIELDS and isinstance(layer, memoryview):
-                tensors |= _read_layer(layer, *LAYER_FIELDS[field])
-    except (ValueError, OverflowError) as error:
-        raise OSError(f"{path}: not a readable Caffe model ({error})") from None
-    if not tensors:
-        raise OSError(f"{path}: not a readable Caffe model (no layer has weights)")
-    return tensors
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    blobs: dict[str, np.ndarray] = {}
+    try:
+        for number, layer in _fields(memoryview(data)):
+            if number in _LAYER_FIELDS and isinstance(layer, memoryview):
+                blobs |= _layer(layer, *_LAYER_FIELDS[number])
+    except ValueError as error:
+        raise OSError(f"{path}: not a readable caffemodel ({error})") from None
+    if not blobs:
+        raise OSError(f"{path}: not a readable caffemodel (it has no layers with weights)")
+    return blobs
 
 
-def _read_layer(layer: memoryview, name_field: int, blobs_field: int) -> dict[str, np.ndarray]:
-    name, blobs = "", []
-    for field, value in _fields(layer):
-        if field == name_field and isinstance(value, memoryview):
-            name = str(value, "utf-8")
-        elif field == blobs_field and isinstance(value, memoryview):
-            blobs.append(value)
-    kinds = ["weight", "bias", *map(str, range(2, len(blobs)))]
+def _layer(message: memoryview, name_field: int, blobs_field: int) -> dict[str, np.ndarray]:
+    name = ""
+    messages = []
+    for number, value in _fields(message):
+        if number == name_field and isinstance(value, memoryview):
+            name = bytes(value).decode()
+        elif number == blobs_field and isinstance(value, memoryview):
+            messages.append(value)
     return {
-        f"{name}/{kind}": _read_blob(blob, f"{name}/{kind}") for kind, blob in zip(kinds, blobs, strict=False)
+        f"{name}/{kind}": _blob(blob, f"{name}/{kind}", filled)
+        for kind, filled, blob in zip(("weight", "bias"), (2, 3), messages, strict=False)
     }
 
 
-def _read_blob(blob: memoryview, name: str) -> np.ndarray:
-    legacy = dict.fromkeys(LEGACY_SHAPE, 0)
-    shape: list[int] | None = None
-    chunks = []
-    for field, value in _fields(blob):
-        if field in legacy and isinstance(value, int):
-            legacy[field] = value
-        elif field == SHAPE and isinstance(value, memoryview):
+def _blob(message: memoryview, name: str, filled: int) -> np.ndarray:
+    """Of an old file's four sides the first `filled` are dropped if they only fill up: all of them are 1."""
+    old_shape = {1: 0, 2: 0, 3: 0, 4: 0}
+    shape: tuple[int, ...] | None = None
+    parts: list[np.ndarray] = []
+    for number, value in _fields(message):
+        if number in old_shape and isinstance(value, int):
+            old_shape[number] = value
+        elif number == 7 and isinstance(value, memoryview):
             shape = _dimensions(value)
-        elif field in (DATA, DOUBLE_DATA) and isinstance(value, memoryview):  # packed, or one number a field
-            chunks.append(np.frombuffer(value, "<f4" if field == DATA else "<f8"))
-    values = np.concatenate(chunks).astype(np.float32) if chunks else np.empty(0, np.float32)
-    if shape is None:
-        shape = _without_padding([legacy[field] for field in LEGACY_SHAPE])
-    if math.prod(shape) != len(values):
-        raise ValueError(f"{name} has {len(values)} values, but its shape is {tuple(shape)}")
-    return values.reshape(shape)
+        elif number in (5, 8) and isinstance(value, memoryview):  # packed, or one number a field
+            parts.append(np.frombuffer(value, "<f4" if number == 5 else "<f8"))
+    data = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    if shape is None:  # inner products are (1, 1, out, in) then, biases (1, 1, 1, out)
+        shape = tuple(old_shape.values())
+        if shape[:filled] == (1,) * filled:
+            shape = shape[filled:]
+    if math.prod(shape) != data.size:
+        raise ValueError(f"{name} has {data.size} values, but its shape is {shape}")
+    return data.reshape(shape)
 
 
-def _without_padding(shape: list[int]) -> list[int]:
-    """Old files have four axes always: (1, 1, out, in) is an inner product, (1, 1, 1, out) a bias."""
-    if shape[:3] == [1, 1, 1]:
-        return shape[3:]
-    return shape[2:] if shape[:2] == [1, 1] else shape
-
-
-def _dimensions(shape: memoryview) -> list[int]:
+def _dimensions(message: memoryview) -> tuple[int, ...]:
     dimensions: list[int] = []
-    for field, value in _fields(shape):
-        if field != DIMENSIONS:
-            continue
-        if isinstance(value, int):
+    for number, value in _fields(message):
+        if number == 1 and isinstance(value, int):
             dimensions.append(value)
-        else:  # packed
+        elif number == 1 and isinstance(value, memoryview):  # packed
             position = 0
             while position < len(value):
-                size, position = _varint(value, position)
-                dimensions.append(size)
-    return dimensions
+                dimension, position = _varint(value, position)
+                dimensions.append(dimension)
+    return tuple(dimensions)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message in their order: integers as such, all others as the bytes they take.
-
-    Raises:
-        ValueError: The bytes are no message.
-    """
+    """Number and value of every field: varints as integers, all else as bytes."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
-        wire_type = key & 7
+        number, wire_type = key >> 3, key & 7
         if wire_type == _VARINT:
-            number, position = _varint(message, position)
-            yield key >> 3, number
+            value, position = _varint(message, position)
+            yield number, value
             continue
-        if wire_type == _LENGTH:
+        if wire_type == _BYTES:
             length, position = _varint(message, position)
-        elif wire_type in (_FOUR_BYTES, _EIGHT_BYTES):
-            length = 4 if wire_type == _FOUR_BYTES else 8
+        elif wire_type in (_FIXED32, _FIXED64):
+            length = 4 if wire_type == _FIXED32 else 8
         else:
-            raise ValueError(f"unknown wire type {wire_type}")
-        if length > len(message) - position:
-            raise ValueError("it ends in the middle of a field")
-        yield key >> 3, message[position : position + length]
+            raise ValueError(f"field {number} has the unknown wire type {wire_type}")
+        if position + length > len(message):
+            raise ValueError(f"field {number} goes on beyond the end of the file")
+        yield number, message[position : position + length]
         position += length
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A number in groups of seven bits, lowest first -> (number, position behind it)."""
-    number = 0
+    """An integer in groups of seven bits, the lowest first, and the position behind it."""
+    value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):
-            raise ValueError("it ends in the middle of a number")
+            raise ValueError("it ends within a number")
         byte = message[position]
         position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-    raise ValueError("a number has more than 64 bits")
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, position
+    raise ValueError("a number is longer than 64 bits")

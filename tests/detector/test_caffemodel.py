@@ -72,7 +72,9 @@ def caffe() -> Any:
 
 
 SHAPES = st.lists(
-    st.sampled_from([(4, 2, 3, 3), (6, 3, 1, 1), (5, 7), (1000, 4), (3, 1, 5, 5)]), min_size=1, max_size=4
+    st.sampled_from([(4, 2, 3, 3), (6, 3, 1, 1), (5, 7), (1000, 4), (3, 1, 5, 5), (1, 4, 3, 3), (1, 9)]),
+    min_size=1,
+    max_size=4,
 )
 
 
@@ -131,7 +133,7 @@ def test_what_is_no_caffe_model_is_refused(caffe: Any, tmp_path: Path) -> None:
     damaged = [b"", b"these are no weights", b"\xff" * 40, whole[:-1], whole[: len(whole) // 2], whole[1:]]
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(OSError, match=r"x\.caffemodel: not a readable Caffe model \("):
+        with pytest.raises(OSError, match=r"x\.caffemodel: not a readable caffemodel \("):
             read_caffemodel(path)
     with pytest.raises(FileNotFoundError):
         read_caffemodel(tmp_path / "absent.caffemodel")
@@ -164,6 +166,6 @@ def test_no_bytes_end_in_anything_but_arrays_or_one_sentence(
     try:
         blobs = read_caffemodel(path)
     except OSError as error:
-        assert "fuzz.caffemodel: not a readable Caffe model (" in str(error)
+        assert "fuzz.caffemodel: not a readable caffemodel (" in str(error)
     else:
         assert all(blob.dtype == np.float32 for blob in blobs.values())
