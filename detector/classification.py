@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.multi_crop import NumCrops, crops
-from detector.region_classifier import RegionClassifier
+from detector.region_classifier import Normalize
 from detector.runtime import Runtime, RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard
 from detector.taxonomy import DetectionClass, classification_classes
@@ -70,10 +70,9 @@ class Classifier:
                     f"{describe(source)}: tells apart {len(classes)} classes, and not those"
                     f" of {describe(sources[0])}, so that their judgements cannot be averaged"
                 )
-            module = RegionClassifier(
-                network=network, preprocessing=card.preprocessing, class_scores=Softmax(), classes=classes
-            )
-            self._networks.append((card.preprocessing.size, choose_runtime(module, runtime, device)))
+            module = nn.Sequential(Normalize(card.preprocessing), network, Softmax())
+            size = card.preprocessing.size
+            self._networks.append((size, choose_runtime(module, runtime, device, size=size)))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """RGB uint8 (H, W, 3) -> probabilities (C,) float32."""
