@@ -16,13 +16,22 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from eval.dataset import Annotations, Bools, Detections, Floats, in_convention_of
+from eval.average_precision import RECALL_POINTS
+from eval.dataset import Annotations, Bools, Detections, Floats, Int32s, Ints, in_convention_of
 from eval.evaluation import ClassResult, Evaluation
-from eval.matching import even_spans, sort_by_class, sort_by_score
+from eval.matching import (
+    FALSE_POSITIVE,
+    FREE_BOXES,
+    IGNORED,
+    TRUE_POSITIVE,
+    Matches,
+    even_spans,
+    sort_by_class,
+    sort_by_score,
+)
 from eval.parallel import thread_map
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # all, small, medium, large
 MAX_DETECTIONS = (1, 10, 100)  # per image and class
 UNDEFINED = -1.0  # as in pycocotools: no ground truth to speak of
@@ -85,9 +94,45 @@ def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
 
 def accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
     """Match and count; agrees with pycocotools' evaluate and accumulate. Blacklists play no part."""
+    order, class_start = _by_class(detections, annotations)
+    nothing = np.empty(0, np.int32)
+    return _run(detections, annotations, order, class_start, nothing, np.empty((0, 0), np.int8), nothing)
+
+
+def match_coco(detections: Detections, annotations: Annotations) -> tuple[Matches, npt.NDArray[np.int8]]:
+    """COCO's matching of boxes of all sizes: that at IoU 0.50, and the outcomes (T, D) at every threshold.
+
+    The columns stand in the order of the matches. What lies beyond the largest cap is IGNORED.
+    """
+    order, class_start = _by_class(detections, annotations)
+    by_score, matched = order.copy(), np.full(len(order), -1, np.int32)
+    outcome = np.full((len(IOU_THRESHOLDS), len(order)), FALSE_POSITIVE, np.int8)
+    positives = _run(detections, annotations, order, class_start, by_score, outcome, matched).positives[:, 0]
+    thresholds = np.full(len(annotations.label), IOU_THRESHOLDS[0])
+    matches = Matches(
+        by_score, outcome[0], matched, class_start, positives, ~annotations.crowd, thresholds, FREE_BOXES
+    )
+    return matches, outcome
+
+
+def _by_class(detections: Detections, annotations: Annotations) -> tuple[Int32s, Ints]:
+    return sort_by_class(
+        detections.image, detections.label, len(annotations.images), len(annotations.categories)
+    )
+
+
+def _run(
+    detections: Detections,
+    annotations: Annotations,
+    order: Int32s,
+    class_start: Ints,
+    by_score: Int32s,
+    outcome: npt.NDArray[np.int8],
+    matched: Int32s,
+) -> CocoArrays:
+    """Walk all classes; fills the last three unless they are empty."""
     detections = in_convention_of(detections, annotations)
-    classes, images = len(annotations.categories), len(annotations.images)
-    order, class_start = sort_by_class(detections.image, detections.label, images, classes)
+    classes = len(annotations.categories)
     box_start = np.searchsorted(annotations.label, np.arange(classes + 1))
     ignored, positives = positives_of(annotations)
     # By class here, as they are filled and read; by threshold in the result, as pycocotools has them.
@@ -97,10 +142,11 @@ def accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
 
     def run(span: tuple[int, int]) -> None:
         _accumulate_classes(
-            *span, order, class_start, detections.scores.view(np.uint64), detections.image, detections.boxes, detections.areas,
-            box_start, annotations.image, annotations.boxes, annotations.areas, annotations.crowd, ignored,
-            positives, np.minimum(IOU_THRESHOLDS, _ALMOST_ONE), RECALL_POINTS, AREA_RANGES,
-            np.array(MAX_DETECTIONS), float(annotations.last_pixel), precision, recall,
+            *span, order, class_start, detections.scores.view(np.uint64), detections.image, detections.boxes,
+            detections.areas, box_start, annotations.image, annotations.boxes, annotations.areas,
+            annotations.crowd, ignored, positives, np.minimum(IOU_THRESHOLDS, _ALMOST_ONE), RECALL_POINTS,
+            AREA_RANGES, np.array(MAX_DETECTIONS), float(annotations.last_pixel), precision, recall,
+            by_score, outcome, matched,
         )  # fmt: skip
 
     thread_map(run, even_spans(class_start))
@@ -121,13 +167,15 @@ def _accumulate_classes(
     first, last, order, class_start, bits, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, crowd, ignored,
     positives, thresholds, recall_points, area_ranges, caps, extent, precision, recall,
+    by_score, outcome, matched,
 ):  # fmt: skip
-    """Fill `precision` and `recall` for the classes [first, last).
+    """Fill `precision` and `recall` for the classes [first, last); the last three too unless they are empty.
 
     What a class needs of its detections is copied side by side, in the order of the images, where the memory
     is fetched ahead; the walk in the order of the scores then stays within the cache.
     """
     n_thresholds, n_ranges, n_caps = len(thresholds), len(area_ranges), len(caps)
+    keep = len(by_score) > 0
     cap = caps[n_caps - 1]
     largest = 0
     for c in range(first, last):
@@ -174,7 +222,12 @@ def _accumulate_classes(
         hits[:] = 0
         for k in range(size):
             i = ranked[k]
+            if keep:
+                by_score[start + k] = order[start + i]
             rank = taken[place[i]]
+            if keep and (rank >= cap or not area_ranges[0, 0] <= area[i] <= area_ranges[0, 1]):
+                for t in range(n_thresholds):
+                    outcome[t, start + k] = IGNORED
             if rank >= cap:
                 continue
             taken[place[i]] = rank + 1
@@ -221,6 +274,10 @@ def _accumulate_classes(
                         continue
                     claimed[best - boxes_start, a, t] = True
                     excused[a, t] += area_ranges[a, 0] <= area[i] <= area_ranges[a, 1]
+                    if keep and a == 0:
+                        outcome[t, start + k] = TRUE_POSITIVE if best_counts else IGNORED
+                        if t == 0 and best_counts:
+                            matched[start + k] = best
                     if best_counts:
                         for m in range(n_caps):
                             hits[a, t, m] += rank < caps[m]

@@ -14,7 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from eval.json_template import AREA, BOX, CATEGORY, CROWD, ID, IMAGE, NO_TEMPLATE, SCORE, Template, parse_alike, template_of
+from eval.json_template import (
+    AREA,
+    BOX,
+    CATEGORY,
+    CROWD,
+    ID,
+    IMAGE,
+    NO_TEMPLATE,
+    SCORE,
+    Template,
+    parse_alike,
+    template_of,
+)
 from eval.number_parser import ASK_PYTHON, OK, parse_integer, parse_number
 from eval.parallel import thread_count, thread_map
 
@@ -255,8 +267,8 @@ def _parse_chunks(
         top = offsets[piece + 1]
         doubtful = np.empty((64 + counts[piece] // 4, 4), np.int64)
         row, at, doubts = _parse_objects(
-            text, begin, limit, bounds[-1], _KEYS, *(template or NO_TEMPLATE), whole[:, :top], boxes[:top], scores[:top], areas[:top],
-            present[:top], offsets[piece], doubtful,
+            text, begin, limit, bounds[-1], _KEYS, *(template or NO_TEMPLATE), whole[:, :top], boxes[:top],
+            scores[:top], areas[:top], present[:top], offsets[piece], doubtful,
         )  # fmt: skip
         for item, column, number_start, number_end in doubtful[:doubts].tolist():
             value = float(bytes(text[number_start:number_end]))

@@ -88,9 +88,9 @@ def match(
 
     def run(span: tuple[int, int]) -> None:
         _match_classes(
-            *span, order, class_start, detections.scores.view(np.uint64), detections.image, detections.boxes, detections.areas,
-            box_start, annotations.image, annotations.boxes, annotations.areas, thresholds, ignored_boxes,
-            blacklist_start, blacklist[:, 0].astype(np.int32), rule, extent, images, outcome, matched,
+            *span, order, class_start, detections.scores.view(np.uint64), detections.image, detections.boxes,
+            detections.areas, box_start, annotations.image, annotations.boxes, annotations.areas, thresholds,
+            ignored_boxes, blacklist_start, blacklist[:, 0].astype(np.int32), rule, extent, images, outcome, matched,
         )  # fmt: skip
 
     thread_map(run, even_spans(class_start))

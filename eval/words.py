@@ -4,7 +4,7 @@
 # mypy: allow-untyped-defs, no-check-untyped-defs
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
