@@ -5,8 +5,8 @@ Short numbers are exact with one floating-point operation (Clinger 1990). Longer
 "Number Parsing at a Gigabyte per Second", 2021); where rounding could go either way, about once in a thousand
 long numbers, the caller is told to ask Python.
 
-numba caches compiled code by the file of the caller: after a change here, touch text_parser.py and
-json_parser.py.
+numba caches compiled code by the file of the caller: after a change here or in words.py, touch text_parser.py,
+json_parser.py and json_template.py.
 """
 
 # numba infers the types of compiled functions, so they carry no annotations.
