@@ -1,4 +1,4 @@
-"""Average precision from outcomes in score order: the area under the curve, or eleven points of it.
+"""Average precision from outcomes in score order: the area under the curve, or 11 or 101 points of it.
 
 Only true positives can raise recall, and precision just before one is never above the interpolated precision
 at it, so the curve's points at the true positives are all that either figure needs.
@@ -15,6 +15,9 @@ from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 
 AREA = 0  # PASCAL VOC 2010 and ILSVRC
 ELEVEN_POINTS = 1  # PASCAL VOC 2007
+HUNDRED_AND_ONE_POINTS = 2  # COCO
+
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 
 def average_precisions(matches: Matches, *, style: int = AREA) -> Floats:
@@ -58,6 +61,13 @@ def _average_precision(outcome, positives, style):
             before = recall
         return total
     i = 0
+    if style == HUNDRED_AND_ONE_POINTS:
+        for point in RECALL_POINTS:
+            while i < hits and (i + 1) / positives < point:
+                i += 1
+            if i < hits:
+                total += precision[i]
+        return total / len(RECALL_POINTS)
     for point in range(11):
         # 0.1 * point as the reference programs have it: 0.1 * 3 is a little above 3 / 10 in floating point.
         while i < hits and (i + 1) / positives < 0.1 * point:

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from eval.average_precision import AREA
+from eval.average_precision import AREA, ELEVEN_POINTS, RECALL_POINTS
+from eval.coco_metrics import match_coco
 from eval.dataset import Floats
 from eval.evaluation import Evaluation
 from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE
@@ -56,7 +57,7 @@ class Comparison:
 
 
 def bootstrap_mean_ap(result: Evaluation, *, replicates: int = REPLICATES, seed: int = 0) -> Interval:
-    """Interval of the mean AP over images. Raises ValueError for coco, which has no single matching."""
+    """Interval of the mean AP over images."""
     means = _means(result, _draws(result.num_images, replicates, seed))
     return _interval(result.mean_ap, means)
 
@@ -66,7 +67,7 @@ def compare(
 ) -> Comparison:
     """Compare two results of the same protocol on the same annotations, draw by draw.
 
-    With `replicates` 0 the difference has no interval, which is all that coco's ten matchings allow.
+    With `replicates` 0 the difference has no interval.
     """
     if first.protocol != second.protocol or first.annotations.images.ids.tolist() != (
         second.annotations.images.ids.tolist()
@@ -107,9 +108,10 @@ def _draws(images: int, replicates: int, seed: int) -> npt.NDArray[np.uint16]:
 
 def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
     """Mean AP (replicates,) over the classes that have a box in the draw."""
-    matches = result.matches
-    if matches is None:
-        raise ValueError("intervals need a single threshold, which coco has not; take iou50 or ilsvrc")
+    if result.matches is None:
+        matches, outcome = match_coco(result.detections, result.annotations)
+    else:
+        matches, outcome = result.matches, result.matches.outcome[None]
     image = result.detections.image[matches.order]
     box_start = np.searchsorted(result.annotations.label, np.arange(len(result.classes) + 1))
 
@@ -117,7 +119,7 @@ def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
         found = slice(matches.class_start[label], matches.class_start[label + 1])
         boxes = slice(box_start[label], box_start[label + 1])
         box_image = result.annotations.image[boxes][matches.counted[boxes]]
-        return _weighted_aps(image[found], matches.outcome[found], box_image, weights, result.style)
+        return _weighted_aps(image[found], outcome[:, found], box_image, weights, result.style)
 
     aps = np.array(thread_map(run, range(len(result.classes)))).reshape(-1, len(weights))
     defined = np.isfinite(aps)
@@ -129,10 +131,20 @@ def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
 
 @njit(nogil=True, cache=True)
 def _weighted_aps(image, outcome, box_image, weights, style):
-    """AP of one class under each row of weights; NaN where no box is drawn."""
+    """AP of one class under each row of weights, the mean over T matchings; NaN where no box is drawn.
+
+    image (n,) and outcome (T, n) stand in the order of the scores. Most detections are false positives in
+    all matchings: these take a single addition for each draw, however many thresholds there are.
+    """
+    matchings, size = outcome.shape
+    plain = np.ones(size, np.bool_)
+    for t in range(matchings):
+        for i in range(size):
+            plain[i] &= outcome[t, i] == FALSE_POSITIVE
     result = np.empty(len(weights))
-    precision = np.empty(len(box_image))
-    hits_after = np.empty(len(box_image))
+    precision = np.empty((matchings, len(box_image)))
+    hits_after = np.empty((matchings, len(box_image)))
+    hits, misses, points = np.empty(matchings), np.empty(matchings), np.empty(matchings, np.int64)
     for r in range(len(weights)):
         weight = weights[r]
         positives = 0
@@ -141,31 +153,50 @@ def _weighted_aps(image, outcome, box_image, weights, style):
         if positives == 0:
             result[r] = np.nan
             continue
-        hits, misses, points = 0, 0, 0
-        for i in range(len(outcome)):
+        hits[:], misses[:], points[:] = 0, 0, 0
+        plain_misses = 0
+        for i in range(size):
             copies = np.int64(weight[image[i]])
-            if outcome[i] == FALSE_POSITIVE:
-                misses += copies
-            elif outcome[i] == TRUE_POSITIVE and copies > 0:
-                hits += copies
-                precision[points] = hits / (hits + misses)
-                hits_after[points] = hits
-                points += 1
-        for i in range(points - 2, -1, -1):
-            precision[i] = max(precision[i], precision[i + 1])
+            if plain[i]:
+                plain_misses += copies
+                continue
+            if copies == 0:
+                continue
+            for t in range(matchings):
+                if outcome[t, i] == FALSE_POSITIVE:
+                    misses[t] += copies
+                elif outcome[t, i] == TRUE_POSITIVE:
+                    hits[t] += copies
+                    precision[t, points[t]] = hits[t] / (hits[t] + misses[t] + plain_misses)
+                    hits_after[t, points[t]] = hits[t]
+                    points[t] += 1
         total = 0.0
-        if style == AREA:
-            before = 0.0
-            for i in range(points):
-                recall = hits_after[i] / positives
-                total += (recall - before) * precision[i]
-                before = recall
-        else:
-            i = 0
-            for point in range(11):
-                while i < points and hits_after[i] / positives < 0.1 * point:
-                    i += 1
-                if i < points:
-                    total += precision[i] / 11.0
-        result[r] = total
+        for t in range(matchings):
+            total += _area(precision[t, : points[t]], hits_after[t, : points[t]], positives, style)
+        result[r] = total / matchings
     return result
+
+
+@njit(nogil=True, cache=True)
+def _area(precision, hits_after, positives, style):
+    """AP from the precision (P,) after each hit, made to fall here, and the weight of the hits so far (P,)."""
+    points = len(precision)
+    for i in range(points - 2, -1, -1):
+        precision[i] = max(precision[i], precision[i + 1])
+    total = 0.0
+    if style == AREA:
+        before = 0.0
+        for i in range(points):
+            recall = hits_after[i] / positives
+            total += (recall - before) * precision[i]
+            before = recall
+        return total
+    i = 0
+    steps = 11 if style == ELEVEN_POINTS else len(RECALL_POINTS)
+    for point in range(steps):
+        least = 0.1 * point if style == ELEVEN_POINTS else RECALL_POINTS[point]
+        while i < points and hits_after[i] / positives < least:
+            i += 1
+        if i < points:
+            total += precision[i]
+    return total / steps

@@ -16,13 +16,22 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from eval.dataset import Annotations, Bools, Detections, Floats, in_convention_of
+from eval.average_precision import RECALL_POINTS
+from eval.dataset import Annotations, Bools, Detections, Floats, Int32s, Ints, in_convention_of
 from eval.evaluation import ClassResult, Evaluation
-from eval.matching import even_spans, sort_by_class, sort_stable, sortable_bits
+from eval.matching import (
+    FALSE_POSITIVE,
+    FREE_BOXES,
+    IGNORED,
+    TRUE_POSITIVE,
+    Matches,
+    even_spans,
+    sort_by_class,
+    sort_by_score,
+)
 from eval.parallel import thread_map
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 AREA_RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])  # all, small, medium, large
 MAX_DETECTIONS = (1, 10, 100)  # per image and class
 UNDEFINED = -1.0  # as in pycocotools: no ground truth to speak of
@@ -85,26 +94,63 @@ def _summary(precision: Floats, recall: Floats) -> dict[str, float]:
 
 def accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:
     """Match and count; agrees with pycocotools' evaluate and accumulate. Blacklists play no part."""
+    order, class_start = _by_class(detections, annotations)
+    nothing = np.empty(0, np.int32)
+    return _run(detections, annotations, order, class_start, nothing, np.empty((0, 0), np.int8), nothing)
+
+
+def match_coco(detections: Detections, annotations: Annotations) -> tuple[Matches, npt.NDArray[np.int8]]:
+    """COCO's matching of boxes of all sizes: that at IoU 0.50, and the outcomes (T, D) at every threshold.
+
+    The columns stand in the order of the matches. What lies beyond the largest cap is IGNORED.
+    """
+    order, class_start = _by_class(detections, annotations)
+    by_score, matched = order.copy(), np.full(len(order), -1, np.int32)
+    outcome = np.full((len(IOU_THRESHOLDS), len(order)), FALSE_POSITIVE, np.int8)
+    positives = _run(detections, annotations, order, class_start, by_score, outcome, matched).positives[:, 0]
+    thresholds = np.full(len(annotations.label), IOU_THRESHOLDS[0])
+    matches = Matches(
+        by_score, outcome[0], matched, class_start, positives, ~annotations.crowd, thresholds, FREE_BOXES
+    )
+    return matches, outcome
+
+
+def _by_class(detections: Detections, annotations: Annotations) -> tuple[Int32s, Ints]:
+    return sort_by_class(
+        detections.image, detections.label, len(annotations.images), len(annotations.categories)
+    )
+
+
+def _run(
+    detections: Detections,
+    annotations: Annotations,
+    order: Int32s,
+    class_start: Ints,
+    by_score: Int32s,
+    outcome: npt.NDArray[np.int8],
+    matched: Int32s,
+) -> CocoArrays:
+    """Walk all classes; fills the last three unless they are empty."""
     detections = in_convention_of(detections, annotations)
-    classes, images = len(annotations.categories), len(annotations.images)
-    order, class_start = sort_by_class(detections.image, detections.label, images, classes)
+    classes = len(annotations.categories)
     box_start = np.searchsorted(annotations.label, np.arange(classes + 1))
-    keys = sortable_bits(detections.scores)
     ignored, positives = positives_of(annotations)
-    shape = (len(IOU_THRESHOLDS), len(RECALL_POINTS), classes, len(AREA_RANGES))
-    precision = np.full(shape, UNDEFINED)
-    recall = np.full((len(IOU_THRESHOLDS), classes, len(AREA_RANGES), len(MAX_DETECTIONS)), UNDEFINED)
+    # By class here, as they are filled and read; by threshold in the result, as pycocotools has them.
+    shape = (classes, len(AREA_RANGES), len(IOU_THRESHOLDS))
+    precision = np.full((*shape, len(RECALL_POINTS)), UNDEFINED)
+    recall = np.full((*shape, len(MAX_DETECTIONS)), UNDEFINED)
 
     def run(span: tuple[int, int]) -> None:
         _accumulate_classes(
-            *span, order, class_start, keys, detections.image, detections.boxes, detections.areas,
-            box_start, annotations.image, annotations.boxes, annotations.areas, annotations.crowd, ignored,
-            positives, np.minimum(IOU_THRESHOLDS, _ALMOST_ONE), RECALL_POINTS, AREA_RANGES,
-            np.array(MAX_DETECTIONS), float(annotations.last_pixel), images, precision, recall,
+            *span, order, class_start, detections.scores.view(np.uint64), detections.image, detections.boxes,
+            detections.areas, box_start, annotations.image, annotations.boxes, annotations.areas,
+            annotations.crowd, ignored, positives, np.minimum(IOU_THRESHOLDS, _ALMOST_ONE), RECALL_POINTS,
+            AREA_RANGES, np.array(MAX_DETECTIONS), float(annotations.last_pixel), precision, recall,
+            by_score, outcome, matched,
         )  # fmt: skip
 
     thread_map(run, even_spans(class_start))
-    return CocoArrays(precision, recall, positives)
+    return CocoArrays(precision.transpose(2, 3, 0, 1), recall.transpose(2, 0, 1, 3), positives)
 
 
 def positives_of(annotations: Annotations) -> tuple[Bools, npt.NDArray[np.int64]]:
@@ -118,26 +164,55 @@ def positives_of(annotations: Annotations) -> tuple[Bools, npt.NDArray[np.int64]
 
 @njit(nogil=True, cache=True)
 def _accumulate_classes(
-    first, last, order, class_start, keys, image, boxes, areas,
+    first, last, order, class_start, bits, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, crowd, ignored,
-    positives, thresholds, recall_points, area_ranges, caps, extent, images, precision, recall,
+    positives, thresholds, recall_points, area_ranges, caps, extent, precision, recall,
+    by_score, outcome, matched,
 ):  # fmt: skip
-    """Fill `precision` and `recall` for the classes [first, last)."""
+    """Fill `precision` and `recall` for the classes [first, last); the last three too unless they are empty.
+
+    What a class needs of its detections is copied side by side, in the order of the images, where the memory
+    is fetched ahead; the walk in the order of the scores then stays within the cache.
+    """
     n_thresholds, n_ranges, n_caps = len(thresholds), len(area_ranges), len(caps)
+    keep = len(by_score) > 0
     cap = caps[n_caps - 1]
-    counts = np.empty((6, 1 << 11), np.int32)  # scratch of sort_stable
-    first_box = np.full(images, -1, np.int32)  # of the class at hand; its boxes are sorted by image
-    taken = np.zeros(images, np.int32)  # detections of the class so far, by image
+    largest = 0
+    for c in range(first, last):
+        largest = max(largest, class_start[c + 1] - class_start[c])
+    counts = np.empty((6, 1 << 11), np.int32)  # scratch of sort_by_score
+    keys = np.empty(largest, np.uint64)
+    ranked, spare = np.empty(largest, np.int32), np.empty(largest, np.int32)
+    place = np.empty(largest, np.int32)  # of a detection's image among those of the class
+    first_box = np.empty(largest, np.int32)  # of that image and class, -1 for none
+    box, area = np.empty((largest, 4)), np.empty(largest)
+    taken = np.empty(largest, np.int32)  # detections so far, by `place`
     in_range = np.empty(n_ranges, np.int64)  # detections so far whose own area is in range,
     excused = np.empty((n_ranges, n_thresholds), np.int64)  # and those of them that are no false positives
     hits = np.empty((n_ranges, n_thresholds, n_caps), np.int64)
     for c in range(first, last):
-        start, stop = class_start[c], class_start[c + 1]
+        start, size = class_start[c], class_start[c + 1] - class_start[c]
         boxes_start, boxes_stop = box_start[c], box_start[c + 1]
         if boxes_start == boxes_stop:
             continue
-        spare = np.empty(stop - start, order.dtype)
-        sort_stable(keys, order[start:stop], spare, counts)
+        sort_by_score(bits, order[start : start + size], keys[:size], ranked[:size], spare[:size], counts)
+        previous, places, g = -1, 0, boxes_start
+        for i in range(size):
+            d = order[start + i]
+            here = image[d]
+            if here != previous:
+                previous = here
+                taken[places] = 0
+                places += 1
+                while g < boxes_stop and true_image[g] < here:
+                    g += 1
+            place[i] = places - 1
+            area[i] = areas[d]
+            first_box[i] = -1
+            if g < boxes_stop and true_image[g] == here:
+                first_box[i] = g
+                for k in range(4):
+                    box[i, k] = boxes[d, k]
         claimed = np.zeros((boxes_stop - boxes_start, n_ranges, n_thresholds), np.bool_)
         curve = np.empty((n_ranges, n_thresholds, boxes_stop - boxes_start))  # precision at true positives
         near = np.empty(boxes_stop - boxes_start, np.int64)
@@ -145,28 +220,31 @@ def _accumulate_classes(
         in_range[:] = 0
         excused[:] = 0
         hits[:] = 0
-        for g in range(boxes_stop - 1, boxes_start - 1, -1):
-            first_box[true_image[g]] = g
-        for i in range(start, stop):
-            d = order[i]
-            here = image[d]
-            rank = taken[here]
+        for k in range(size):
+            i = ranked[k]
+            if keep:
+                by_score[start + k] = order[start + i]
+            rank = taken[place[i]]
+            if keep and (rank >= cap or not area_ranges[0, 0] <= area[i] <= area_ranges[0, 1]):
+                for t in range(n_thresholds):
+                    outcome[t, start + k] = IGNORED
             if rank >= cap:
                 continue
-            taken[here] += 1
+            taken[place[i]] = rank + 1
             for a in range(n_ranges):
-                in_range[a] += area_ranges[a, 0] <= areas[d] <= area_ranges[a, 1]
-            g = first_box[here]
+                in_range[a] += area_ranges[a, 0] <= area[i] <= area_ranges[a, 1]
+            g = first_box[i]
             if g < 0:
                 continue
+            here = true_image[g]
             n_near, best_iou = 0, -1.0
             while g < boxes_stop and true_image[g] == here:
-                width = min(boxes[d, 2], true_boxes[g, 2]) - max(boxes[d, 0], true_boxes[g, 0]) + extent
-                height = min(boxes[d, 3], true_boxes[g, 3]) - max(boxes[d, 1], true_boxes[g, 1]) + extent
+                width = min(box[i, 2], true_boxes[g, 2]) - max(box[i, 0], true_boxes[g, 0]) + extent
+                height = min(box[i, 3], true_boxes[g, 3]) - max(box[i, 1], true_boxes[g, 1]) + extent
                 if width > 0 and height > 0:
                     common = width * height
                     # Within a crowd any part is a full match.
-                    union = areas[d] if crowd[g] else areas[d] + true_areas[g] - common
+                    union = area[i] if crowd[g] else area[i] + true_areas[g] - common
                     iou = common / union
                     if iou >= thresholds[0]:
                         near[n_near], near_iou[n_near] = g, iou
@@ -195,24 +273,24 @@ def _accumulate_classes(
                     if best < 0:
                         continue
                     claimed[best - boxes_start, a, t] = True
-                    excused[a, t] += area_ranges[a, 0] <= areas[d] <= area_ranges[a, 1]
+                    excused[a, t] += area_ranges[a, 0] <= area[i] <= area_ranges[a, 1]
+                    if keep and a == 0:
+                        outcome[t, start + k] = TRUE_POSITIVE if best_counts else IGNORED
+                        if t == 0 and best_counts:
+                            matched[start + k] = best
                     if best_counts:
                         for m in range(n_caps):
                             hits[a, t, m] += rank < caps[m]
                         hit = hits[a, t, n_caps - 1]
                         misses = in_range[a] - excused[a, t]
                         curve[a, t, hit - 1] = hit / (misses + hit + 2.220446049250313e-16)
-        for i in range(start, stop):
-            taken[image[order[i]]] = 0
-        for g in range(boxes_start, boxes_stop):
-            first_box[true_image[g]] = -1
         for a in range(n_ranges):
             total = positives[c, a]
             if total == 0:
                 continue
             for t in range(n_thresholds):
                 for m in range(n_caps):
-                    recall[t, c, a, m] = hits[a, t, m] / total
+                    recall[c, a, t, m] = hits[a, t, m] / total
                 hit = hits[a, t, n_caps - 1]
                 for i in range(hit - 2, -1, -1):
                     curve[a, t, i] = max(curve[a, t, i], curve[a, t, i + 1])
@@ -220,7 +298,7 @@ def _accumulate_classes(
                 for r in range(len(recall_points)):
                     while i < hit and (i + 1) / total < recall_points[r]:
                         i += 1
-                    precision[t, r, c, a] = curve[a, t, i] if i < hit else 0.0
+                    precision[c, a, t, r] = curve[a, t, i] if i < hit else 0.0
 
 
 def pycocotools_accumulate(detections: Detections, annotations: Annotations) -> CocoArrays:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from eval.average_precision import class_average_precisions
+from eval.average_precision import average_precisions, class_average_precisions
+from eval.coco_metrics import match_coco
 from eval.dataset import Floats, Ints, in_convention_of
 from eval.evaluation import Evaluation
 from eval.matching import BEST_BOX, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
@@ -27,6 +28,8 @@ _LEAST_OVERLAP = 0.1  # below this a detection has nothing to do with a box
 @dataclass(frozen=True)
 class ErrorBreakdown:
     """Per cause of CAUSES: how often it occurs, per class too (C, 5), and the mean AP without it.
+
+    `mean_ap` is that of the matching the causes are of: for coco its AP50, else the result's.
 
     duplicate     overlaps a box of its class enough, but a better scored detection has that box
     localisation  the box it overlaps most (by 0.1 or more) is of its class, but not enough
@@ -46,15 +49,13 @@ class ErrorBreakdown:
 
 
 def break_down(result: Evaluation) -> ErrorBreakdown:
-    """Find the causes. Raises ValueError for coco, which has no single matching.
+    """Find the causes. For coco they are those at IoU 0.50, and the mean AP is its AP50.
 
     The corrections: duplicates and background vanish; the best localisation or confusion error of a box
     nobody hits becomes its hit (in the box's class), the others vanish; missed boxes are found before all
     else.
     """
-    matches = result.matches
-    if matches is None:
-        raise ValueError("causes of error need a single threshold, which coco has not; take iou50 or ilsvrc")
+    matches = result.matches or match_coco(result.detections, result.annotations)[0]
     annotations, classes = result.annotations, len(result.classes)
     detections = in_convention_of(result.detections, annotations)
     by_image = np.argsort(annotations.image, kind="stable")
@@ -87,7 +88,8 @@ def break_down(result: Evaluation) -> ErrorBreakdown:
         result, matches, matches.outcome, label, scores, annotations.label[found], np.full(len(found), np.inf)
     )
     totals = per_class.sum(axis=0).tolist()
-    return ErrorBreakdown(dict(zip(CAUSES, totals, strict=True)), per_class, result.mean_ap, without)
+    aps = average_precisions(matches, style=result.style)
+    return ErrorBreakdown(dict(zip(CAUSES, totals, strict=True)), per_class, _mean(aps), without)
 
 
 def _rescuers(target: Ints, scores: Floats, hit: npt.NDArray[np.bool_]) -> Ints:
@@ -115,7 +117,12 @@ def _mean_ap(
     aps = class_average_precisions(
         np.concatenate((hits, outcome))[order], start, matches.positives, style=result.style
     )
-    return float(np.nanmean(aps)) if (matches.positives > 0).any() else float("nan")
+    return _mean(aps)
+
+
+def _mean(aps: Floats) -> float:
+    """Over the classes that have ground truth."""
+    return float(np.nanmean(aps)) if np.isfinite(aps).any() else float("nan")
 
 
 @njit(nogil=True, cache=True)

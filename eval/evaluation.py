@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eval.average_precision import AREA, ELEVEN_POINTS
+from eval.average_precision import AREA, ELEVEN_POINTS, HUNDRED_AND_ONE_POINTS
 from eval.dataset import Annotations, Detections
 from eval.matching import Matches
 
@@ -45,8 +45,8 @@ class Evaluation:
 
     @property
     def style(self) -> int:
-        """How this protocol reads the curve: AREA or ELEVEN_POINTS of eval.average_precision."""
-        return ELEVEN_POINTS if self.protocol == "voc2007" else AREA
+        """How this protocol reads the curve: one of the styles of eval.average_precision."""
+        return {"voc2007": ELEVEN_POINTS, "coco": HUNDRED_AND_ONE_POINTS}.get(self.protocol, AREA)
 
     @property
     def counted(self) -> list[ClassResult]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from eval.average_precision import precision_recall_curve
 from eval.bootstrap import Comparison
+from eval.coco_metrics import match_coco
 from eval.dataset import Floats
 from eval.errors import CAUSES, ErrorBreakdown
 from eval.evaluation import Evaluation
@@ -22,7 +23,7 @@ def as_svg(figure: Figure) -> str:
     text = io.StringIO()
     # No date and fixed element ids: the same result gives the same page.
     with mpl.rc_context({"svg.hashsalt": "eval"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
 
@@ -52,9 +53,11 @@ def ranking(result: Evaluation) -> Figure:
 
 
 def mean_curve(result: Evaluation) -> tuple[Floats, list[tuple[str, Floats]]]:
-    """Interpolated precision at recall 0, 0.01, ..., 1: the mean over classes, and every counted class's."""
-    matches = result.matches
-    assert matches is not None
+    """Interpolated precision at recall 0, 0.01, ..., 1: the mean over classes, and every counted class's.
+
+    Under coco the curves are those at IoU 0.50.
+    """
+    matches = result.matches or match_coco(result.detections, result.annotations)[0]
     curves = []
     for label, row in enumerate(result.classes):
         if not row.num_gt:

@@ -14,6 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from eval.json_template import (
+    AREA,
+    BOX,
+    CATEGORY,
+    CROWD,
+    ID,
+    IMAGE,
+    NO_TEMPLATE,
+    SCORE,
+    Template,
+    parse_alike,
+    template_of,
+)
 from eval.number_parser import ASK_PYTHON, OK, parse_integer, parse_number
 from eval.parallel import thread_count, thread_map
 
@@ -21,8 +34,6 @@ HAS_ID, HAS_IMAGE, HAS_CATEGORY, HAS_BOX, HAS_SCORE, HAS_AREA = 1, 2, 4, 8, 16, 
 _QUOTE, _BACKSLASH, _COMMA, _COLON = 34, 92, 44, 58
 _OPEN, _CLOSE, _OPEN_ARRAY, _CLOSE_ARRAY = 123, 125, 91, 93
 _CHUNK_BYTES = 1 << 22
-_ID, _IMAGE, _CATEGORY, _CROWD = 0, 1, 2, 3  # columns of `whole`
-_SCORE, _AREA, _BOX = 4, 5, 6
 _KEYS = tuple(
     np.frombuffer(key, np.uint8).copy()
     for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"score", b"area", b"bbox")
@@ -87,19 +98,33 @@ def _is_key(text, start, name):
 
 
 @njit(nogil=True, cache=True)
-def _parse_objects(text, at, limit, stop, keys, whole, boxes, scores, areas, present, row, doubtful):
+def _parse_objects(
+    text, at, limit, stop, keys, words, masks, start, lengths, targets, alike, whole, boxes, scores, areas,
+    present, row, doubtful,
+):  # fmt: skip
     """Read objects from `at` until the array ends or an object would start at or after `limit`.
 
     Returns (next row, where it stopped, doubtful numbers); stopping at -1 means a layout not read here.
-    `doubtful` (K, 4) collects (row, column, begin, end) of numbers that Python has to round.
+    `doubtful` (K, 4) collects (row, column, begin, end) of numbers that Python has to round. The arrays of a
+    template (eval.json_template) come one by one; `alike` is what its objects have, 0 without a template.
     """
     doubts = 0
+    others = 0  # objects of another form in a row; where they are many, the template is given up
     while at < limit:
+        if alike != 0 and others < 8:
+            before = row
+            row, at = parse_alike(
+                text, at, limit, stop, words, masks, start, lengths, targets, alike, whole, boxes, scores, areas,
+                present, row,
+            )  # fmt: skip
+            others = 0 if row > before else others + 1
+            if at >= limit:
+                break
         if text[at] != _OPEN or row >= len(scores):
             return row, -1, doubts
         at = skip_space(text, at + 1, stop)
         seen = 0
-        whole[_CROWD, row] = 0
+        whole[CROWD, row] = 0
         while at < stop and text[at] != _CLOSE:
             if text[at] != _QUOTE:
                 return row, -1, doubts
@@ -116,25 +141,25 @@ def _parse_objects(text, at, limit, stop, keys, whole, boxes, scores, areas, pre
             at = skip_space(text, at + 1, stop)
             column, count, target = -1, 0, -1
             length = name_end - begin  # no two of the keys are equally long but bbox and area
-            if length == 4 and _is_key(text, begin, keys[_BOX]):
+            if length == 4 and _is_key(text, begin, keys[BOX]):
                 if at >= stop or text[at] != _OPEN_ARRAY:
                     return row, -1, doubts
                 at, column, count = skip_space(text, at + 1, stop), 0, 4
                 seen |= HAS_BOX
-            elif length == 4 and _is_key(text, begin, keys[_AREA]):
-                column, count = _AREA, 1
+            elif length == 4 and _is_key(text, begin, keys[AREA]):
+                column, count = AREA, 1
                 seen |= HAS_AREA
-            elif length == 5 and _is_key(text, begin, keys[_SCORE]):
-                column, count = _SCORE, 1
+            elif length == 5 and _is_key(text, begin, keys[SCORE]):
+                column, count = SCORE, 1
                 seen |= HAS_SCORE
-            elif length == 8 and _is_key(text, begin, keys[_IMAGE]):
-                target = _IMAGE
-            elif length == 11 and _is_key(text, begin, keys[_CATEGORY]):
-                target = _CATEGORY
-            elif length == 2 and _is_key(text, begin, keys[_ID]):
-                target = _ID
-            elif length == 7 and _is_key(text, begin, keys[_CROWD]):
-                target = _CROWD
+            elif length == 8 and _is_key(text, begin, keys[IMAGE]):
+                target = IMAGE
+            elif length == 11 and _is_key(text, begin, keys[CATEGORY]):
+                target = CATEGORY
+            elif length == 2 and _is_key(text, begin, keys[ID]):
+                target = ID
+            elif length == 7 and _is_key(text, begin, keys[CROWD]):
+                target = CROWD
             if count > 0:
                 for i in range(count):
                     begin = at
@@ -147,9 +172,9 @@ def _parse_objects(text, at, limit, stop, keys, whole, boxes, scores, areas, pre
                         doubts += 1
                     elif status != OK:
                         return row, -1, doubts
-                    if column == _SCORE:
+                    if column == SCORE:
                         scores[row] = value
-                    elif column == _AREA:
+                    elif column == AREA:
                         areas[row] = value
                     else:
                         boxes[row, i] = value
@@ -162,7 +187,7 @@ def _parse_objects(text, at, limit, stop, keys, whole, boxes, scores, areas, pre
                 if not found:
                     return row, -1, doubts
                 whole[target, row] = value
-                if target < _CROWD:
+                if target < CROWD:
                     seen |= HAS_ID << target
             else:
                 at = skip_value(text, at, stop)
@@ -218,14 +243,17 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
     cuts = {
         int(_next_object(text, first + (stop - first) * piece // pieces, stop)) for piece in range(1, pieces)
     }
+    template = template_of(text, first)
     for bounds in ([first, *sorted(cuts - {stop}), stop], [first, stop]):
-        records = _parse_chunks(text, bounds)
+        records = _parse_chunks(text, bounds, template)
         if records is not None:
             return records
     return None
 
 
-def _parse_chunks(text: npt.NDArray[np.uint8], bounds: list[int]) -> Records | None:
+def _parse_chunks(
+    text: npt.NDArray[np.uint8], bounds: list[int], template: Template | None
+) -> Records | None:
     chunks = list(itertools.pairwise(bounds))
     # Opening braces: as many as objects, or more where objects hold objects.
     counts = thread_map(lambda chunk: int(np.count_nonzero(text[slice(*chunk)] == _OPEN)), chunks)
@@ -239,14 +267,14 @@ def _parse_chunks(text: npt.NDArray[np.uint8], bounds: list[int]) -> Records | N
         top = offsets[piece + 1]
         doubtful = np.empty((64 + counts[piece] // 4, 4), np.int64)
         row, at, doubts = _parse_objects(
-            text, begin, limit, bounds[-1], _KEYS, whole[:, :top], boxes[:top], scores[:top], areas[:top],
-            present[:top], offsets[piece], doubtful,
+            text, begin, limit, bounds[-1], _KEYS, *(template or NO_TEMPLATE), whole[:, :top], boxes[:top],
+            scores[:top], areas[:top], present[:top], offsets[piece], doubtful,
         )  # fmt: skip
         for item, column, number_start, number_end in doubtful[:doubts].tolist():
             value = float(bytes(text[number_start:number_end]))
-            if column == _SCORE:
+            if column == SCORE:
                 scores[item] = value
-            elif column == _AREA:
+            elif column == AREA:
                 areas[item] = value
             else:
                 boxes[item, column] = value

@@ -25,6 +25,7 @@ BEST_BOX = 1  # PASCAL VOC: the best box whatsoever, IoU > threshold, a miss if 
 
 _DIGIT_BITS = 11
 _DIGITS = 6  # 6 x 11 bits hold the 64 of a score
+_FEW = 48  # as many are sorted by insertion
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,15 @@ def match(
     counted &= ~np.isin(
         _pairs(annotations.image, annotations.label, images), _pairs(blacklist[:, 0], blacklist[:, 1], images)
     )
-    keys = sortable_bits(detections.scores)
     outcome = np.empty(len(order), np.int8)
     matched = np.empty(len(order), np.int32)
     extent = float(annotations.last_pixel)
 
     def run(span: tuple[int, int]) -> None:
         _match_classes(
-            *span, order, class_start, keys, detections.image, detections.boxes, detections.areas,
-            box_start, annotations.image, annotations.boxes, annotations.areas, thresholds, ignored_boxes,
-            blacklist_start, blacklist[:, 0].astype(np.int32), rule, extent, images, outcome, matched,
+            *span, order, class_start, detections.scores.view(np.uint64), detections.image, detections.boxes,
+            detections.areas, box_start, annotations.image, annotations.boxes, annotations.areas, thresholds,
+            ignored_boxes, blacklist_start, blacklist[:, 0].astype(np.int32), rule, extent, images, outcome, matched,
         )  # fmt: skip
 
     thread_map(run, even_spans(class_start))
@@ -134,35 +134,65 @@ def _counting_sort(keys, order, kinds):
     return result, start
 
 
-def sortable_bits(scores: Floats) -> np.ndarray:
-    """uint64 (D,) that rise as the scores fall; equal scores (-0.0 and 0.0 too) have equal bits."""
-    bits = (scores + 0.0).view(np.uint64)
-    # IEEE numbers order like integers once negative ones are complemented; complementing all turns it round.
-    return np.where(bits >> np.uint64(63), bits, ~(bits | np.uint64(1 << 63)))
+@njit(nogil=True, cache=True)
+def sort_by_score(bits, order, keys, ranked, spare, counts):
+    """Positions (N,) in `order`, best score first, stable: item k of the result is order[ranked[k]].
+
+    bits (D,) are all scores seen as uint64, order (N,) the detections at hand. The others are scratch:
+    keys uint64 (N,), spare int32 (N,), counts int32 (6, 2048). Scores are gathered once, since a class small
+    enough for the cache is sorted far faster than one whose scores lie all over the memory.
+    """
+    sign = np.uint64(1 << 63)
+    for i in range(len(order)):
+        key = bits[order[i]]
+        if key == sign:
+            key = np.uint64(0)  # -0.0 equals 0.0
+        # IEEE numbers order like integers once negative ones are complemented; complementing all turns it round.
+        keys[i] = key if key & sign else ~(key | sign)
+        ranked[i] = i
+    if len(order) <= _FEW:
+        _insertion_sort(keys, ranked, 0, len(order))
+        return
+    # Half of the digits tell nearly all scores apart; the rest is looked at only where they do not.
+    _radix_sort(keys, ranked, spare, counts, _DIGITS // 2, _DIGITS)
+    shift = np.uint64(_DIGITS // 2 * _DIGIT_BITS)
+    start = 0
+    while start < len(order):
+        key = keys[ranked[start]] >> shift
+        stop = start + 1
+        while stop < len(order) and keys[ranked[stop]] >> shift == key:
+            stop += 1
+        if stop - start > _FEW:
+            _radix_sort(keys, ranked[start:stop], spare[start:stop], counts, 0, _DIGITS // 2)
+        elif stop - start > 1:
+            _insertion_sort(keys, ranked, start, stop)
+        start = stop
 
 
 @njit(nogil=True, cache=True)
-def sort_stable(keys, items, spare, counts):
-    """Sort `items` (N,) by keys[items], stable. `spare` (N,) and `counts` (6, 2048) are scratch."""
+def _insertion_sort(keys, items, start, stop):
+    for i in range(start + 1, stop):
+        item = items[i]
+        key = keys[item]
+        j = i
+        while j > start and keys[items[j - 1]] > key:
+            items[j] = items[j - 1]
+            j -= 1
+        items[j] = item
+
+
+@njit(nogil=True, cache=True)
+def _radix_sort(keys, items, spare, counts, first, last):
+    """Sort `items` (N,) by the digits [first, last) of keys[items], stable."""
     size = len(items)
-    if size < 64:
-        for i in range(1, size):
-            item = items[i]
-            key = keys[item]
-            j = i
-            while j > 0 and keys[items[j - 1]] > key:
-                items[j] = items[j - 1]
-                j -= 1
-            items[j] = item
-        return
     mask = np.uint64((1 << _DIGIT_BITS) - 1)
-    counts[:] = 0
+    counts[first:last] = 0
     for item in items:
         key = keys[item]
-        for digit in range(_DIGITS):
+        for digit in range(first, last):
             counts[digit, np.int64((key >> np.uint64(digit * _DIGIT_BITS)) & mask)] += 1
     source, target = items, spare
-    for digit in range(_DIGITS):
+    for digit in range(first, last):
         shift = np.uint64(digit * _DIGIT_BITS)
         row = counts[digit]
         if row[np.int64((keys[source[0]] >> shift) & mask)] == size:
@@ -184,7 +214,7 @@ def sort_stable(keys, items, spare, counts):
 
 @njit(nogil=True, cache=True)
 def _match_classes(
-    first, last, order, class_start, keys, image, boxes, areas,
+    first, last, order, class_start, bits, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, thresholds, ignored_boxes,
     blacklist_start, blacklist, rule, extent, images, outcome, matched,
 ):  # fmt: skip
@@ -195,12 +225,18 @@ def _match_classes(
     largest = 0
     for c in range(first, last):
         largest = max(largest, class_start[c + 1] - class_start[c])
-    spare = np.empty(largest, order.dtype)
+    keys = np.empty(largest, np.uint64)
+    ranked, spare = np.empty(largest, np.int32), np.empty(largest, np.int32)
     for c in range(first, last):
         start, stop = class_start[c], class_start[c + 1]
-        if start == stop:
+        size = stop - start
+        if size == 0:
             continue
-        sort_stable(keys, order[start:stop], spare[: stop - start], counts)
+        sort_by_score(bits, order[start:stop], keys[:size], ranked[:size], spare[:size], counts)
+        for i in range(size):
+            spare[i] = order[start + ranked[i]]
+        for i in range(size):
+            order[start + i] = spare[i]
         boxes_start, boxes_stop = box_start[c], box_start[c + 1]
         claimed = np.zeros(boxes_stop - boxes_start, np.bool_)
         for g in range(boxes_stop - 1, boxes_start - 1, -1):

@@ -5,8 +5,8 @@ Short numbers are exact with one floating-point operation (Clinger 1990). Longer
 "Number Parsing at a Gigabyte per Second", 2021); where rounding could go either way, about once in a thousand
 long numbers, the caller is told to ask Python.
 
-numba caches compiled code by the file of the caller: after a change here, touch text_parser.py and
-json_parser.py.
+numba caches compiled code by the file of the caller: after a change here or in words.py, touch text_parser.py,
+json_parser.py and json_template.py.
 """
 
 # numba infers the types of compiled functions, so they carry no annotations.
@@ -16,6 +16,8 @@ import math
 
 import numpy as np
 from numba import njit
+
+from eval.words import leading_digits, load_word
 
 OK = 0  # the value is exact
 MALFORMED = 1  # there is no number here
@@ -40,6 +42,8 @@ def _powers_of_ten() -> tuple[np.ndarray, np.ndarray]:
 
 _POWER_MANTISSA, _POWER_EXPONENT = _powers_of_ten()
 _EXACT_POWER = np.array([10.0**q for q in range(23)])
+TEN_TO = np.array([10**q for q in range(9)], np.uint64)
+PLAIN_BYTES = 48  # bytes that a plain number and the words read beyond it do not exceed
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _1 = np.uint64(1)
@@ -101,12 +105,49 @@ def _leading_digits(text, at, stop):
 
 
 @njit(nogil=True, cache=True)
+def parse_plain_number(text, at):
+    """`parse_number` of a short number without exponent, eight bytes at a time; not OK if it is another.
+
+    Takes for granted that `PLAIN_BYTES` bytes follow.
+    """
+    negative = text[at] == 45
+    at += negative
+    digits, count = leading_digits(load_word(text, at))
+    if count == 0 or count == 8:
+        return 0.0, at, ASK_PYTHON
+    at += count
+    whole, power = digits, 0
+    if text[at] == 46:
+        at += 1
+        for _ in range(3):
+            more, count = leading_digits(load_word(text, at))
+            digits = digits * TEN_TO[count] + more
+            at += count
+            power -= count
+            if count < 8:
+                break
+        if power < (-19 if whole == 0 else -12):  # more than an uint64 is sure to hold
+            return 0.0, at, ASK_PYTHON
+    if text[at] | 32 == 101:  # e or E
+        return 0.0, at, ASK_PYTHON
+    if digits <= _EXACT_INTEGERS:
+        value, status = np.float64(digits) / _EXACT_POWER[-power], OK
+    else:
+        value, status = _round_long(digits, power, False)
+    return (-value if negative else value), at, status
+
+
+@njit(nogil=True, cache=True)
 def parse_number(text, at, stop):
     """Read a decimal number of `text` (uint8) that starts at `at`; return (value, end, status).
 
     Grammar: sign, digits, fraction, exponent, as `float` takes them. `end` is the first byte not read, whose
     being a delimiter is the caller's business. Words such as nan are MALFORMED.
     """
+    if stop - at > PLAIN_BYTES:
+        value, end, status = parse_plain_number(text, at)
+        if status == OK:
+            return value, end, status
     negative = False
     if at < stop and (text[at] == 45 or text[at] == 43):
         negative = text[at] == 45

@@ -41,7 +41,7 @@ def write_report(
         causes=CAUSES,
         comparison=comparison,
         ranking=figures.as_svg(figures.ranking(result)) if has_boxes else "",
-        curves=figures.as_svg(figures.precision_recall(result)) if has_boxes and result.matches else "",
+        curves=figures.as_svg(figures.precision_recall(result)) if has_boxes else "",
         costs=figures.as_svg(figures.error_costs(breakdown)) if breakdown else "",
         differences=figures.as_svg(figures.class_differences(comparison)) if comparison else "",
     )

@@ -34,7 +34,8 @@ def print_evaluation(
         console.print(_class_table("worst classes", ranked[:_EXTREMES]))
         console.print(_class_table("best classes", ranked[: -_EXTREMES - 1 : -1]))
     if breakdown:
-        table = _table("what the errors cost", "cause", "number", "mean AP without", "gain")
+        at = " at IoU 0.50" if result.protocol == "coco" else ""
+        table = _table(f"what the errors cost{at}", "cause", "number", "mean AP without", "gain")
         for cause in CAUSES:
             without, gain = breakdown.mean_ap_without[cause], breakdown.gain(cause)
             table.add_row(cause, f"{breakdown.counts[cause]:,}", f"{without:.4f}", f"{gain:+.4f}")

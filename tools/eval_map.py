@@ -138,12 +138,11 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
         other = result_of(arguments.compare) if arguments.compare else None
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
-    one_matching = result.matches is not None  # coco has ten
     draws = arguments.bootstrap
     if draws is None:
-        draws = REPLICATES if one_matching and (arguments.html or other) else 0
+        draws = REPLICATES if arguments.html or other else 0
     interval = bootstrap_mean_ap(result, replicates=draws) if draws else None
-    breakdown = break_down(result) if arguments.errors or (arguments.html and one_matching) else None
+    breakdown = break_down(result) if arguments.errors or arguments.html else None
     comparison = compare(result, other, replicates=draws) if other else None
     summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
     if comparison and other:

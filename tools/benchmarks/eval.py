@@ -47,11 +47,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 """ + _COCO_API[_COCO_API.index("def evaluate") :]
 _OURS = """
-import numba
 import eval.coco_metrics
 from eval import inputs
 from eval.protocols import evaluate as evaluate_protocol
-numba.njit("int64(int64)")(lambda x: x)  # numba's own imports
+from numba.core.registry import cpu_target
+cpu_target.target_context.refresh()  # numba's own imports
 def evaluate(truth, results, text, xml, listed):
     annotations = inputs.read_annotations({truth})
     detections = inputs.read_detections({found}, annotations)
