@@ -1,149 +1,264 @@
-"""GoogLeNet as in Szegedy et al., *Going deeper with convolutions* (CVPR 2015), table 1.
+"""GoogLeNet as in Szegedy et al., *Going deeper with convolutions* (CVPR 2015), table 1, and its variants.
 
 The paper's own network: true 5x5 convolutions, biases, local response normalisation, no batch norm, pools
-that round their output size up. With 1000 classes it has 6,998,552 parameters.
+that round their output size up. With 1000 classes it has 6,998,552 parameters. `detector.architecture` says what
+else there is; `python -m detector.googlenet` prints the table.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from detector.architecture import PAPER, SLIM_NAMES, TABLE_1, Architecture
+from detector.inception import (
+    AuxiliaryClassifier,
+    Inception,
+    LocalResponseNorm,
+    NaiveInception,
+    TransformInput,
+    convolution,
+)
 
 
-class InceptionWidths(NamedTuple):
-    """Channels of the branches of one Inception module: one row of table 1."""
+class Logits(NamedTuple):
+    """What a network with auxiliary classifiers gives while training, each (R, num_classes).
 
-    conv1x1: int
-    reduce3x3: int
-    conv3x3: int
-    reduce5x5: int
-    conv5x5: int
-    pool_proj: int
-
-    @property
-    def out_channels(self) -> int:
-        return self.conv1x1 + self.conv3x3 + self.conv5x5 + self.pool_proj
-
-
-TABLE_1 = {
-    "3a": InceptionWidths(64, 96, 128, 16, 32, 32),
-    "3b": InceptionWidths(128, 128, 192, 32, 96, 64),
-    "4a": InceptionWidths(192, 96, 208, 16, 48, 64),
-    "4b": InceptionWidths(160, 112, 224, 24, 64, 64),
-    "4c": InceptionWidths(128, 128, 256, 24, 64, 64),
-    "4d": InceptionWidths(112, 144, 288, 32, 64, 64),
-    "4e": InceptionWidths(256, 160, 320, 32, 128, 128),
-    "5a": InceptionWidths(256, 160, 320, 32, 128, 128),
-    "5b": InceptionWidths(384, 192, 384, 48, 128, 128),
-}
-
-
-class LocalResponseNorm(nn.Module):
-    """Divide by the energy of the `size` nearest channels: x / (k + alpha / size * sum x^2)^beta.
-
-    Krizhevsky et al., NIPS 2012, section 3.3, with Caffe's convention that alpha is divided by `size`.
-    Equal to `torch.nn.LocalResponseNorm(size, alpha, beta, k)`, which pads and pools in three dimensions and
-    takes several times as long: here the sum over channels is a 1x1 convolution whose kernel is a band
-    matrix, and the power 0.75 is two square roots.
+    The auxiliary ones are None where the pass began (`resume`) behind the stage they look at.
     """
 
-    kernel: Tensor
-    k: Tensor
-
-    def __init__(self, channels: int, *, size: int = 5, alpha: float = 1e-4, k: float = 1.0) -> None:
-        super().__init__()
-        index = torch.arange(channels)
-        band = (index[:, None] - index[None, :]).abs() <= size // 2
-        kernel = band.float()[:, :, None, None] * (alpha / size)  # (channels, channels, 1, 1)
-        self.register_buffer("kernel", kernel, persistent=False)  # a constant, so no part of the weights
-        self.register_buffer("k", torch.full((channels,), k), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, channels, H, W) -> the same shape."""
-        energy = F.conv2d(x * x, self.kernel.to(x.dtype), self.k.to(x.dtype))
-        root = energy.sqrt()
-        return x / (root * root.sqrt())
+    main: Tensor
+    aux_4a: Tensor | None
+    aux_4d: Tensor | None
 
 
-def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size (or halves it, with `stride` 2), initialised as the paper's time did."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.constant_(layer.bias, 0.2)  # type: ignore[arg-type]  # the bias is there: keeps ReLUs alive
-    return layer
+class Feature(NamedTuple):
+    """A stage whose output can be had: channels, pixels of the image a step of its map, and its other name."""
 
-
-def max_pool(x: Tensor, stride: int = 2) -> Tensor:
-    """3x3 maximum: halves the size rounding up (`stride` 2), or keeps it (`stride` 1)."""
-    return F.max_pool2d(x, 3, stride, padding=1 if stride == 1 else 0, ceil_mode=True)
-
-
-class Inception(nn.Module):
-    """Inception module with dimension reductions (figure 2b): four branches, concatenated by channel."""
-
-    def __init__(self, in_channels: int, widths: InceptionWidths) -> None:
-        super().__init__()
-        self.conv1x1 = convolution(in_channels, widths.conv1x1, 1)
-        self.reduce3x3 = convolution(in_channels, widths.reduce3x3, 1)
-        self.conv3x3 = convolution(widths.reduce3x3, widths.conv3x3, 3)
-        self.reduce5x5 = convolution(in_channels, widths.reduce5x5, 1)
-        self.conv5x5 = convolution(widths.reduce5x5, widths.conv5x5, 5)
-        self.pool_proj = convolution(in_channels, widths.pool_proj, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, in_channels, H, W) -> (R, widths.out_channels, H, W)."""
-        branches = [
-            self.conv1x1(x),
-            self.conv3x3(F.relu(self.reduce3x3(x), inplace=True)),
-            self.conv5x5(F.relu(self.reduce5x5(x), inplace=True)),
-            self.pool_proj(max_pool(x, stride=1)),
-        ]
-        return F.relu(torch.cat(branches, dim=1), inplace=True)
+    module: str
+    channels: int
+    stride: int
+    slim_name: str | None
 
 
 class GoogLeNet(nn.Module):
-    """The paper's network: images to class logits.
+    """A row of named stages, from images to class logits.
 
     Args:
         num_classes: Outputs of the classifier; 1000 for ILSVRC classification, 201 for detection
-            (200 classes and, last, background).
+            (200 classes and, last, background); with 0 there is no classifier, and the network gives the pooled
+            features.
+        architecture: The variant; by default the paper's network.
+        auxiliary: Have the auxiliary classifiers on stages 4a and 4d, which work while training only.
         dropout: Share of the pooled features dropped before the classifier while training (the paper's 40 %).
+        checkpointing: While training, compute the inside of every stage a second time for the gradients instead
+            of keeping it: less memory for a third more time, with the same result.
+
+    Attributes:
+        feature_info: Every stage: name, channels, stride and TF-slim's name. `pool5` is the pooled features.
+        num_features: Channels of the pooled features.
     """
 
-    def __init__(self, num_classes: int = 1000, *, dropout: float = 0.4) -> None:
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        *,
+        architecture: Architecture = PAPER,
+        auxiliary: bool = False,
+        dropout: float = 0.4,
+        checkpointing: bool = False,
+    ) -> None:
+        if num_classes < 0:
+            raise ValueError(f"num_classes is {num_classes}, but must be at least 0")
+        if auxiliary and not num_classes:
+            raise ValueError("auxiliary classifiers need classes: num_classes must be above 0")
         super().__init__()
-        self.conv1 = convolution(3, 64, 7, stride=2)
-        self.norm1 = LocalResponseNorm(64)
-        self.conv2_reduce = convolution(64, 64, 1)
-        self.conv2 = convolution(64, 192, 3)
-        self.norm2 = LocalResponseNorm(192)
-        channels = 192
+        self.num_classes = num_classes
+        self.architecture = architecture
+        self.checkpointing = checkpointing
+        self.stages = architecture.stages()
+        self._frozen: tuple[str, ...] = ()
+        self._norm_eval = False
+
+        norm, scaled = architecture.norm, architecture.scaled
+        block = Inception if architecture.reductions else NaiveInception
+        last_pool = 2 if norm == "batch" else 3
+        self.transform_input = TransformInput() if architecture.transform_input else nn.Identity()
+        self.conv1 = convolution(3, scaled(64), 7, stride=2, norm=norm)
+        self.conv2_reduce = convolution(scaled(64), scaled(64), 1, norm=norm)
+        self.conv2 = convolution(scaled(64), scaled(192), 3, norm=norm)
+        if norm == "lrn":
+            self.norm1 = LocalResponseNorm(scaled(64))
+            self.norm2 = LocalResponseNorm(scaled(192))
+        for name in ("pool1", "pool2", "pool3", "pool4"):
+            self.add_module(name, nn.MaxPool2d(last_pool if name == "pool4" else 3, 2, ceil_mode=True))
+        channels = scaled(192)
         for name, widths in TABLE_1.items():
-            self.add_module(f"inception_{name}", Inception(channels, widths))
-            channels = widths.out_channels
+            module = block(channels, widths, architecture)
+            self.add_module(f"inception_{name}", module)
+            channels = module.out_channels
+            if auxiliary and name in ("4a", "4d"):
+                self.add_module(f"aux_{name}", AuxiliaryClassifier(channels, num_classes, architecture))
+        self.num_features = channels
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(channels, num_classes)
-        nn.init.xavier_uniform_(self.classifier.weight)
-        nn.init.zeros_(self.classifier.bias)
+        if num_classes:
+            self.classifier = nn.Linear(channels, num_classes)
+            nn.init.xavier_uniform_(self.classifier.weight)
+            nn.init.zeros_(self.classifier.bias)
+        self.auxiliary = auxiliary
+        self.feature_info = tuple(self._features())
+
+    def forward(self, x: Tensor) -> Tensor | Logits:
+        """Normalised images (R, 3, H, W) -> logits (R, num_classes), or pooled features with no classes.
+
+        The training size is 224x224; any size from 31 pixels a side passes, since the last pool is global. While
+        training, a network with auxiliary classifiers gives `Logits`.
+        """
+        return self._run(self.transform_input(x), self.stages)
 
     def features(self, x: Tensor) -> Tensor:
         """Normalised images (R, 3, H, W) -> feature map (R, 1024, H/32, W/32), sizes rounded up."""
-        x = max_pool(F.relu(self.conv1(x), inplace=True))  # (R, 64, H/4, W/4)
-        x = self.norm1(x)
-        x = F.relu(self.conv2_reduce(x), inplace=True)
-        x = self.norm2(F.relu(self.conv2(x), inplace=True))
-        x = max_pool(x)  # (R, 192, H/8, W/8)
-        for name in TABLE_1:
-            if name in ("4a", "5a"):
-                x = max_pool(x)  # (R, 480, H/16, W/16), then (R, 832, H/32, W/32)
-            x = self.get_submodule(f"inception_{name}")(x)
-        return x
+        return self.taps(x, ["inception_5b"])["inception_5b"]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (R, 3, H, W) -> logits (R, num_classes).
+    def taps(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """Outputs of any stages; what comes after the deepest of them is not computed.
 
-        The training size is 224x224; any size from 31 pixels a side passes, since the last pool is global.
+        Args:
+            x: Normalised images (R, 3, H, W).
+            names: Stages, by their own name (`inception_4e`) or TF-slim's (`Mixed_4f`).
+
+        Returns:
+            By the names as asked for: feature maps (R, channels, H / stride, W / stride), sizes rounded up;
+            of `pool5` the pooled features (R, 1024).
+
+        Raises:
+            ValueError: No such stage.
         """
-        x = self.features(x).mean(dim=(2, 3))  # (R, 1024)
-        return self.classifier(self.dropout(x))
+        wanted = {name: self._position(name) for name in names}
+        outputs: dict[int, Tensor] = {}
+        x = self.transform_input(x)
+        for position in range(max(wanted.values(), default=-1) + 1):
+            x = outputs[position] = self._stage(self.stages[position], x)
+        return {name: outputs[position] for name, position in wanted.items()}
+
+    def resume(self, features: Tensor, *, after: str) -> Tensor | Logits:
+        """The rest of the computation: `resume(taps(x, [name])[name], after=name)` equals `forward(x)`.
+
+        Args:
+            features: Output of the stage `after`.
+            after: Its own name, or TF-slim's.
+
+        Raises:
+            ValueError: No such stage.
+        """
+        position = self._position(after)
+        return self._run(features, self.stages[position + 1 :], done=self.stages[position])
+
+    def freeze(self, until: str | None, *, norm_eval: bool = False) -> None:
+        """Fix the weights and the batch norm statistics of all stages up to and including `until`.
+
+        Args:
+            until: A stage, by its own name or TF-slim's; None trains everything.
+            norm_eval: Fix the statistics of all other batch norms too, whose weights go on learning: what
+                detectors do that train on one or two images at a time.
+
+        Raises:
+            ValueError: No such stage.
+        """
+        self._frozen = () if until is None else self.stages[: self._position(until) + 1]
+        self._norm_eval = norm_eval
+        for name in self.stages[:-1]:  # pool5 is no module
+            self.get_submodule(name).requires_grad_(name not in self._frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "GoogLeNet":
+        """Switch between training and inference; what `freeze` has fixed stays in inference."""
+        super().train(mode)
+        for name in self._frozen:
+            if name != "pool5":
+                self.get_submodule(name).eval()
+        if self._norm_eval:
+            for module in _batch_norms(self):
+                module.eval()
+        return self
+
+    def _run(self, x: Tensor, stages: tuple[str, ...], done: str = "") -> Tensor | Logits:
+        """The output of stage `done`, or the image, through `stages` and the classifier."""
+        with_auxiliary = self.auxiliary and self.training
+        auxiliary: dict[str, Tensor] = {}
+        if with_auxiliary and done in _AUXILIARY:
+            auxiliary[done] = self.get_submodule(_AUXILIARY[done])(x)
+        for name in stages:
+            x = self._stage(name, x)
+            if with_auxiliary and name in _AUXILIARY:
+                auxiliary[name] = self.get_submodule(_AUXILIARY[name])(x)
+        if not self.num_classes:
+            return x
+        logits = self.classifier(self.dropout(x))
+        return Logits(logits, *(auxiliary.get(name) for name in _AUXILIARY)) if with_auxiliary else logits
+
+    def _stage(self, name: str, x: Tensor) -> Tensor:
+        if name == "pool5":
+            return x.mean(dim=(2, 3))  # (R, num_features)
+        module = self.get_submodule(name)
+        if self.checkpointing and self.training and torch.is_grad_enabled() and name.startswith("inception"):
+            return checkpoint(module, x, use_reentrant=False, context_fn=lambda: _twice(module))
+        x = module(x)
+        return F.relu(x, inplace=True) if name.startswith("conv") else x
+
+    def _position(self, name: str) -> int:
+        for position, stage in enumerate(self.stages):
+            if name in (stage, SLIM_NAMES[stage]):
+                return position
+        raise ValueError(
+            f"{name!r} is no stage of this network; it has {', '.join(self.stages)} (or TF-slim's names)"
+        )
+
+    def _features(self) -> Iterator[Feature]:
+        channels, stride = 3, 1
+        for name in self.stages:
+            module = None if name == "pool5" else self.get_submodule(name)
+            if isinstance(module, Inception | NaiveInception):
+                channels = module.out_channels
+            elif name.startswith("conv"):
+                channels = self.architecture.scaled(192 if name == "conv2" else 64)
+            if name == "conv1" or (name.startswith("pool") and name != "pool5"):
+                stride *= 2
+            yield Feature(name, channels, stride, SLIM_NAMES[name])
+
+
+_AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}
+
+
+def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+
+
+def _twice(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of the first and of the second computation of a checkpointed stage."""
+    return nullcontext(), _without_statistics(module)
+
+
+@contextmanager
+def _without_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms do not move their statistics: the same batch would count twice."""
+    norms = _batch_norms(module)
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]  # type: ignore[union-attr]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)  # type: ignore[union-attr]
+
+
+if __name__ == "__main__":
+    from detector.network_table import main
+
+    main()

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.googlenet import TABLE_1, GoogLeNet
+from detector.architecture import TABLE_1
+from detector.googlenet import GoogLeNet
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.safetensors_file import read_weights_file
 from detector.taxonomy import DET200, TrainedScores, ZeroShotScores

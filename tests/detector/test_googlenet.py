@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.googlenet import GoogLeNet, LocalResponseNorm
+from detector.googlenet import GoogLeNet
+from detector.inception import LocalResponseNorm
 
 
 @pytest.fixture(scope="module")
