@@ -132,7 +132,9 @@ def build_backbone(
     if weights is None:
         network = GoogLeNet(0, architecture=architecture or PAPER)
     elif architecture is not None:
-        raise ValueError("give either weights, which bring their architecture, or an architecture, but not both")
+        raise ValueError(
+            "give either weights, which bring their architecture, or an architecture, but not both"
+        )
     else:
         network, wanted = trained_network(weights)
     backbone = Backbone(network, taps=taps, wanted=wanted, given=given)

@@ -43,5 +43,3 @@ def normalised(pixels: Tensor) -> Tensor:
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     return (pixels / 255 - mean) / std
-
-

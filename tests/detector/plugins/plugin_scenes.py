@@ -54,7 +54,7 @@ def real_scene(folder: Path) -> Scene:
             continue
         boxes = torch.tensor(np.array(found), dtype=torch.float32)
         boxes[:, 2:] += boxes[:, :2]  # COCO has x, y, width, height
-        pixels = torch.from_numpy(read_image(folder / "images" / info["file_name"])).permute(2, 0, 1)[None] / 255
+        pixels = torch.tensor(read_image(folder / "images" / info["file_name"])).permute(2, 0, 1)[None] / 255
         scene.images.append(torch.nn.functional.interpolate(pixels, (SIDE, SIDE), mode="area")[0])
         scene.boxes.append(boxes)
         scene.labels.append(torch.ones(len(boxes), dtype=torch.int64))

@@ -92,7 +92,9 @@ def test_frozen_levels_and_norms_stay_as_they_are() -> None:
     assert changed and not [name for name in changed if name.startswith("network.conv") or "running" in name]
 
 
-@pytest.mark.parametrize("taps", [(), ("inception_9z",), ("inception_4e", "inception_3b"), ("conv2", "conv2")])
+@pytest.mark.parametrize(
+    "taps", [(), ("inception_9z",), ("inception_4e", "inception_3b"), ("conv2", "conv2")]
+)
 def test_wrong_taps_are_named(taps: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="taps are"):
         Backbone(GoogLeNet(0, architecture=NARROW), taps=taps)
