@@ -4,7 +4,6 @@ timm has no Inception v1 of its own. Input is RGB normalised by ImageNet's mean 
 does by default, whatever the weights were trained on.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
