@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from detector.architecture import PAPER, Architecture
 from detector.region_classifier import Preprocessing
 from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
@@ -27,6 +28,7 @@ class WeightsCard:
         outputs: `cls1000`: the ILSVRC classification classes; `detection`: `classes` and, last, background.
         preprocessing: The input convention of the network.
         classes: What a network with `detection` outputs tells apart.
+        architecture: Of the network; files written before there were others are the paper's network.
     """
 
     name: str
@@ -35,6 +37,7 @@ class WeightsCard:
     outputs: Literal["cls1000", "detection"]
     preprocessing: Preprocessing
     classes: tuple[DetectionClass, ...] = field(default=())
+    architecture: Architecture = PAPER
 
 
 def write_weights_file(path: str | Path, tensors: dict[str, Tensor], card: WeightsCard) -> None:
@@ -67,6 +70,7 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
         convention = fields["preprocessing"]
         convention |= {key: tuple(convention[key]) for key in ("mean", "std")}
         fields["preprocessing"] = Preprocessing(**convention)
+        fields["architecture"] = Architecture(**fields.get("architecture", {}))
         return tensors, WeightsCard(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the card in its header is damaged ({error})") from None

@@ -6,22 +6,21 @@ takes RGB pixels and gives detection scores, whatever the network inside was tra
 
 import hashlib
 import os
-import pickle
 import urllib.error
-import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.architecture import TABLE_1
+from detector.architecture import PAPER, Architecture
+from detector.architecture import TORCHVISION as TORCHVISION_ARCHITECTURE
+from detector.foreign_weights import caffe_tensors, torchvision_tensors
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import Preprocessing, RegionClassifier
-from detector.safetensors_file import read_weights_file
+from detector.safetensors_file import WeightsCard, read_weights_file
 from detector.taxonomy import DET200, TrainedScores, ZeroShotScores
 
 CAFFE_INPUT = Preprocessing(channel_order="BGR", scale=1.0, mean=(104.0, 117.0, 123.0))
@@ -41,6 +40,7 @@ class WeightsRecord:
         file_name: The file it is distributed as.
         sha256: Of that file, or its first digits where the distributor names only these.
         preprocessing: The input convention of the network.
+        architecture: Of the network.
         outputs: `cls1000`: the ILSVRC classification classes; `detection`: classes and, last, background.
     """
 
@@ -50,7 +50,13 @@ class WeightsRecord:
     file_name: str
     sha256: str
     preprocessing: Preprocessing
+    architecture: Architecture
     outputs: Literal["cls1000", "detection"]
+
+    def card(self, **changes: Any) -> WeightsCard:
+        """The same as a weights file of this project would say it of itself."""
+        shared = {field.name for field in fields(WeightsCard)} & set(vars(self))
+        return WeightsCard(**{name: getattr(self, name) for name in shared} | changes)
 
 
 BVLC = WeightsRecord(
@@ -60,6 +66,7 @@ BVLC = WeightsRecord(
     file_name="bvlc_googlenet.npz",
     sha256="1299219d96cf5877ee13d061fd625c145c8cfeb5ff84fed033d68d96797099bb",
     preprocessing=CAFFE_INPUT,
+    architecture=PAPER,
     outputs="cls1000",
 )
 TORCHVISION = WeightsRecord(
@@ -70,6 +77,7 @@ TORCHVISION = WeightsRecord(
     file_name="googlenet-1378be20.pth",
     sha256="1378be20",
     preprocessing=TORCHVISION_INPUT,
+    architecture=TORCHVISION_ARCHITECTURE,
     outputs="cls1000",
 )
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
@@ -77,8 +85,8 @@ RECORDS = {record.name: record for record in (BVLC, TORCHVISION)}
 
 HOW_TO_GET_WEIGHTS = (
     "this version of the package ships no trained model, so name one: --weights torchvision downloads"
-    " torchvision's ImageNet GoogLeNet (50 MB, once), --weights FILE takes bvlc_googlenet.npz or a .safetensors"
-    " file of this project"
+    " torchvision's ImageNet GoogLeNet (50 MB, once), --weights FILE takes bvlc_googlenet.npz (or .caffemodel) or a"
+    " .safetensors file of this project"
 )
 
 
@@ -116,7 +124,7 @@ def find_weights(choice: str | None = None) -> WeightsRecord | Path:
 
 
 def load_weights(source: WeightsRecord | Path, *, temperature: float = 1.0) -> RegionClassifier:
-    """Read weights into their network.
+    """Read weights into their network, as a classifier of regions.
 
     Args:
         source: What `find_weights` gives.
@@ -126,22 +134,54 @@ def load_weights(source: WeightsRecord | Path, *, temperature: float = 1.0) -> R
         OSError: The file is missing, damaged, or of another kind.
         ValueError: A tensor is missing, left over or of the wrong shape: the message names it.
     """
-    if isinstance(source, Path) and source.suffix != ".npz":
-        return _load_own(source, temperature)
-    if source is TORCHVISION:
-        network = _load_torchvision()
-        preprocessing = TORCHVISION.preprocessing
-    else:
-        if isinstance(source, WeightsRecord):
-            _verify(_bvlc_path(), source)
-        network = _load_bvlc(source if isinstance(source, Path) else _bvlc_path())
-        preprocessing = BVLC.preprocessing
+    network, card = load_network(source)
+    zero_shot = card.outputs == "cls1000"
     return RegionClassifier(
         network=network,
-        preprocessing=preprocessing,
-        class_scores=ZeroShotScores(temperature),
-        classes=DET200,
+        preprocessing=card.preprocessing,
+        class_scores=ZeroShotScores(temperature) if zero_shot else TrainedScores(),
+        classes=DET200 if zero_shot else card.classes,
     )
+
+
+def load_network(source: WeightsRecord | Path, *, auxiliary: bool = False) -> tuple[GoogLeNet, WeightsCard]:
+    """Read weights into their network, and what is known of them: input convention, classes, architecture.
+
+    Args:
+        source: What `find_weights` gives: a record, or a file; by its suffix a `.npz` or `.caffemodel` has Caffe's
+            blobs of the paper's network, a `.pth` torchvision's state dict, and any other is of this project.
+        auxiliary: Read the auxiliary classifiers too, if the file has them; only training needs them.
+
+    Raises:
+        OSError, ValueError: As `load_weights`.
+    """
+    if source is TORCHVISION:
+        path, card = _download_torchvision(), TORCHVISION.card()
+        tensors = torchvision_tensors(path)
+    elif isinstance(source, WeightsRecord):
+        path, card = _bvlc_path(), source.card()
+        _verify(path, source)
+        tensors = caffe_tensors(path)
+    elif source.suffix in (".npz", ".caffemodel"):
+        path, card = source, BVLC.card(name=source.stem, origin=str(source))
+        tensors = caffe_tensors(path)
+    elif source.suffix == ".pth":
+        path, card = source, TORCHVISION.card(name=source.stem, origin=str(source))
+        tensors = torchvision_tensors(path)
+    else:
+        path = source
+        tensors, card = read_weights_file(path)
+
+    heads = {name for name in tensors if name.startswith(("aux_4a.", "aux_4d."))}
+    if not auxiliary:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
+    network = GoogLeNet(
+        1000 if card.outputs == "cls1000" else len(card.classes) + 1,
+        architecture=card.architecture,
+        auxiliary=auxiliary and bool(heads),
+    )
+    load_state(network, tensors, path)
+    return network, card
 
 
 def describe(source: WeightsRecord | Path) -> str:
@@ -153,54 +193,14 @@ def _bvlc_path() -> Path:
     return shared_folder() / "weights" / BVLC.file_name
 
 
-def _load_bvlc(path: Path) -> GoogLeNet:
-    """Caffe's blobs, stored as `<caffe layer>/weight` and `<caffe layer>/bias` in a numpy archive."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            blobs = {name: torch.from_numpy(archive[name]) for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise OSError(f"{path}: not a readable numpy archive of weights ({error})") from None
-    network = GoogLeNet()
-    load_state(network, {_name_of(blob): tensor for blob, tensor in blobs.items()}, path)
-    return network
-
-
-def _name_of(blob: str) -> str:
-    """`inception_3a/5x5_reduce/bias` -> `inception_3a.reduce5x5.bias`; a stranger keeps its name."""
-    return _CAFFE_NAMES.get(blob, blob)
-
-
-def _caffe_names() -> dict[str, str]:
-    layers = {
-        "conv1/7x7_s2": "conv1",
-        "conv2/3x3_reduce": "conv2_reduce",
-        "conv2/3x3": "conv2",
-        "loss3/classifier": "classifier",
-    }
-    branches = {
-        "1x1": "conv1x1",
-        "3x3_reduce": "reduce3x3",
-        "3x3": "conv3x3",
-        "5x5_reduce": "reduce5x5",
-        "5x5": "conv5x5",
-        "pool_proj": "pool_proj",
-    }
-    for module in TABLE_1:
-        for caffe, ours in branches.items():
-            layers[f"inception_{module}/{caffe}"] = f"inception_{module}.{ours}"
-    return {
-        f"{caffe}/{kind}": f"{ours}.{kind}" for caffe, ours in layers.items() for kind in ("weight", "bias")
-    }
-
-
-_CAFFE_NAMES = _caffe_names()
-
-
 def load_state(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Fill `network` with `tensors`; complain about the first that is missing, left over or misshapen."""
     wanted = network.state_dict()
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # old files lack them
     for name, parameter in wanted.items():
         if name not in tensors:
+            if name in counters:
+                continue
             raise ValueError(f"{path}: has no tensor {name} (of shape {tuple(parameter.shape)})")
         if tensors[name].shape != parameter.shape:
             raise ValueError(
@@ -209,40 +209,29 @@ def load_state(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
             )
     if unknown := sorted(set(tensors) - set(wanted)):
         raise ValueError(f"{path}: tensor {unknown[0]} belongs to no layer of the network")
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    network.load_state_dict(tensors | {name: wanted[name] for name in counters - set(tensors)})
 
 
 def _torchvision_cache() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION.file_name
 
 
-def _load_torchvision() -> nn.Module:
-    """torchvision's own network, whose `forward` also undoes the input scaling it was not trained with."""
-    from torchvision.models import GoogLeNet_Weights, googlenet  # here: importing it takes a second
+def _download_torchvision() -> Path:
+    """Where torchvision keeps its weights, which it downloads if they are not there."""
+    path = _torchvision_cache()
+    if not path.is_file():
+        from torchvision.models import GoogLeNet_Weights  # here: importing it takes a second
 
-    try:
-        return googlenet(weights=GoogLeNet_Weights.IMAGENET1K_V1, progress=True)
-    except urllib.error.URLError as error:
-        raise OSError(
-            f"torchvision's weights could not be downloaded ({error.reason}): connect to the network, or put"
-            f" {TORCHVISION.file_name} into {_torchvision_cache().parent}"
-        ) from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise OSError(f"{_torchvision_cache()}: damaged ({reason}); delete it to download it again") from None
-
-
-def _load_own(path: Path, temperature: float) -> RegionClassifier:
-    tensors, card = read_weights_file(path)
-    zero_shot = card.outputs == "cls1000"
-    network = GoogLeNet(1000 if zero_shot else len(card.classes) + 1)
-    load_state(network, tensors, path)
-    return RegionClassifier(
-        network=network,
-        preprocessing=card.preprocessing,
-        class_scores=ZeroShotScores(temperature) if zero_shot else TrainedScores(),
-        classes=DET200 if zero_shot else card.classes,
-    )
+        try:
+            GoogLeNet_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except urllib.error.URLError as error:
+            raise OSError(
+                f"torchvision's weights could not be downloaded ({error.reason}): connect to the network, or put"
+                f" {TORCHVISION.file_name} into {path.parent}"
+            ) from None
+        except RuntimeError as error:  # the digest of what came is another
+            raise OSError(f"torchvision's weights could not be downloaded whole: {error}") from None
+    return path
 
 
 def _verify(path: Path, record: WeightsRecord) -> None:

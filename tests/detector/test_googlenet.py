@@ -5,9 +5,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from detector.architecture import SLIM, TABLE_1, TORCHVISION, Architecture
 from detector.googlenet import GoogLeNet
 from detector.inception import LocalResponseNorm
+from detector.network_table import main, stage_rows
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +22,64 @@ def network() -> GoogLeNet:
 def test_has_the_papers_parameters(network: GoogLeNet) -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 6_998_552
     assert sum(tensor.numel() for tensor in network.state_dict().values()) == 6_998_552  # and nothing else
+
+
+def parameters(architecture: Architecture) -> int:
+    return sum(parameter.numel() for parameter in GoogLeNet(architecture=architecture).parameters())
+
+
+def test_has_slims_and_torchvisions_parameters() -> None:
+    assert parameters(SLIM) == parameters(TORCHVISION) == 6_624_904
+    features = GoogLeNet(0, architecture=SLIM)
+    norms = [module for module in features.modules() if isinstance(module, nn.BatchNorm2d)]
+    convolutions = sum(m.weight.numel() for m in features.modules() if isinstance(m, nn.Conv2d))
+    # slim's batch norm stores shift, moving mean and moving variance, and no scale
+    assert convolutions + 3 * sum(norm.num_features for norm in norms) == 5_607_184
+
+
+def test_the_other_variants_parameters() -> None:
+    assert parameters(Architecture(norm="none")) == 6_998_552
+    extra = sum((25 - 9) * w.reduce5x5 * w.conv5x5 for w in TABLE_1.values())
+    assert parameters(Architecture(norm="batch")) == 6_624_904 + extra
+    channels, naive = 192, 0
+    for w in TABLE_1.values():
+        for width, side in ((w.conv1x1, 1), (w.conv3x3, 3), (w.conv5x5, 5)):
+            naive += width * (channels * side * side + 1)
+        channels += w.conv1x1 + w.conv3x3 + w.conv5x5
+    stem = 64 * (3 * 49 + 1) + 64 * (64 + 1) + 192 * (64 * 9 + 1)
+    assert parameters(Architecture(reductions=False)) == stem + naive + 1000 * (channels + 1)
+    wider = GoogLeNet(architecture=Architecture(width=1.25))
+    assert wider.num_features == 1280 and wider.classifier.in_features == 1280
+
+
+def test_is_22_layers_deep_and_costs_what_the_paper_says() -> None:
+    rows = stage_rows(GoogLeNet())
+    by_name = {row.name: row for row in rows}
+    assert sum(row.parameters for row in rows) == 6_998_552
+    assert sum(row.multiply_adds for row in rows) == 1_582_671_872
+    inceptions = [name for name in by_name if name.startswith("inception_")]
+    assert len([name for name in by_name if name.startswith("conv")]) + 2 * len(inceptions) + 1 == 22
+    # table 1: output sizes, and parameters and operations in thousands and millions
+    assert by_name["conv1"].output == (64, 112, 112) and by_name["pool2"].output == (192, 28, 28)
+    for name, output, thousands, millions in (
+        ("inception_3a", (256, 28, 28), 159, 128),
+        ("inception_3b", (480, 28, 28), 380, 304),
+        ("inception_4a", (512, 14, 14), 364, 73),
+        ("inception_4e", (832, 14, 14), 840, 170),
+        ("inception_5b", (1024, 7, 7), 1388, 71),
+    ):
+        row = by_name[name]
+        assert row.output == output
+        assert row.parameters == pytest.approx(thousands * 1024, rel=0.02)  # its K are 1024
+        assert row.multiply_adds == pytest.approx(millions * 1e6, rel=0.02)
+
+
+def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    printed = capsys.readouterr().out
+    for text in ("Mixed_4f", "inception_5b", "28x28x480", "6,998,552", "6,624,904", "1.58G", "6,379,728"):
+        assert text in printed
+    assert all(len(line) <= 110 for line in printed.splitlines())
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,11 +1,14 @@
 """Every way of running a network computes what the plain PyTorch module computes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.architecture import TORCHVISION, VARIANTS, Architecture
 from detector.googlenet import GoogLeNet
 from detector.openvino_graph import UnknownOperationError, openvino_graph
 from detector.region_classifier import Preprocessing, RegionClassifier
@@ -68,6 +71,19 @@ def test_openvino_agrees_with_the_module(preprocessing: Preprocessing, outputs: 
         expected = plain(regions)
         assert expected.shape == (count, len(module.classes)) and expected.std() > 1e-5
         np.testing.assert_allclose(compiled(regions), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", [*VARIANTS.values(), TORCHVISION], ids=[*VARIANTS, "torchvision"])
+def test_openvino_knows_every_variant(architecture: Architecture) -> None:
+    torch.manual_seed(0)
+    network = GoogLeNet(4, architecture=replace(architecture, width=architecture.width / 8), auxiliary=True)
+    network(torch.randn(4, 3, 64, 64))  # moves batch norm's statistics
+    nn.init.normal_(network.classifier.weight, std=0.5)
+    module = classifier(network, CONVENTIONS[1], 4)
+    regions = np.random.default_rng(0).integers(0, 256, (3, 65, 65, 3), dtype=np.uint8)
+    expected = torch_runtime(module)(regions)
+    assert expected.std() > 1e-5
+    np.testing.assert_allclose(openvino_runtime(module)(regions), expected, atol=1e-6, rtol=1e-4)
 
 
 def test_results_of_successive_batches_are_not_the_same_memory() -> None:

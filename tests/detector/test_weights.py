@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from detector import weights
+from detector.architecture import PAPER, VARIANTS, Architecture
+from detector.foreign_weights import CAFFE_NAMES
 from detector.googlenet import GoogLeNet
 from detector.images import read_image
 from detector.region_classifier import RegionClassifier
 from detector.safetensors_file import WeightsCard, read_weights_file, write_weights_file
 from detector.taxonomy import DET200, DetectionClass
-from detector.weights import BVLC, CAFFE_INPUT, TORCHVISION, find_weights, load_weights
+from detector.weights import BVLC, CAFFE_INPUT, TORCHVISION, find_weights, load_network, load_weights
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def caffe_blobs() -> dict[str, np.ndarray]:
     """The blobs of a network with random weights, named as in the BVLC file."""
     torch.manual_seed(0)
     state = GoogLeNet().state_dict()
-    return {blob: state[name].numpy() for blob, name in weights._CAFFE_NAMES.items()}
+    return {blob: state[name].numpy() for blob, name in CAFFE_NAMES.items() if name in state}
 
 
 def test_numpy_blobs_go_to_their_layers(caffe_blobs: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -112,8 +115,8 @@ def test_a_missing_misshapen_or_strange_tensor_is_named(
     assert sentence(**{"conv2/3x3/bias": np.zeros(5)}) == (
         "tensor conv2.bias has the shape (5,), but the network needs (192,)"
     )
-    assert sentence(**{"loss1/fc/bias": np.zeros(5)}) == (
-        "tensor loss1/fc/bias belongs to no layer of the network"
+    assert sentence(**{"loss4/fc/bias": np.zeros(5)}) == (
+        "tensor loss4/fc/bias belongs to no layer of the network"
     )
 
 
@@ -124,7 +127,7 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value)
         return str(caught.value)
 
-    for name in ("text.npz", "text.safetensors", "text.pth"):
+    for name in ("text.npz", "text.safetensors", "text.pth", "text.caffemodel", "text.weights"):
         (tmp_path / name).write_text("these are no weights")
         assert "not a readable" in sentence(name)
         (tmp_path / name).write_bytes(b"")
@@ -135,6 +138,34 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
     assert "does not say it is a model of this project" in sentence("foreign.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "y.safetensors", {"format": "googlenet-rcnn/1", "card": "{}"})
     assert "card in its header is damaged" in sentence("y.safetensors")
+
+
+@pytest.mark.parametrize("architecture", VARIANTS.values(), ids=VARIANTS)
+def test_an_own_file_rebuilds_its_network(architecture: Architecture, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    narrow = replace(architecture, width=architecture.width / 8)
+    network = GoogLeNet(3, architecture=narrow, auxiliary=True)
+    network(torch.randn(4, 3, 64, 64))  # moves batch norm's statistics
+    classes = (DetectionClass(1, "kangaroo"), DetectionClass(2, "wallaby"))
+    card = WeightsCard("x", "x", "x", "detection", CAFFE_INPUT, classes, architecture=narrow)
+    path = tmp_path / "x.safetensors"
+    write_weights_file(path, network.state_dict(), card)
+    loaded, read_card = load_network(path)
+    whole, _ = load_network(path, auxiliary=True)
+    assert read_card == card and not loaded.auxiliary and whole.auxiliary
+    assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded.eval()(x), network.eval()(x))
+
+
+def test_a_file_from_before_there_were_variants_is_the_papers_network(tmp_path: Path) -> None:
+    card = WeightsCard("x", "x", "x", "cls1000", CAFFE_INPUT)
+    old = {name: value for name, value in asdict(card).items() if name != "architecture"}
+    metadata = {"format": "googlenet-rcnn/1", "card": json.dumps(old)}
+    save_file(GoogLeNet().state_dict(), tmp_path / "old.safetensors", metadata)
+    network, read_card = load_network(tmp_path / "old.safetensors")
+    assert read_card == card and network.architecture == PAPER
 
 
 def test_own_files_keep_weights_classes_and_convention(tmp_path: Path) -> None:
@@ -175,11 +206,19 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
         load_weights(path)
 
 
-def test_torchvision_weights_are_torchvisions_network(nowhere: Path) -> None:
-    """With random weights in the place where torchvision keeps its download."""
+def test_torchvision_weights_compute_what_torchvision_does(nowhere: Path) -> None:
+    """Bit by bit, with random weights in the place where torchvision keeps its download."""
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)
-    original = torchvision.models.googlenet(weights=None, init_weights=True, transform_input=True).eval()
+    original = torchvision.models.googlenet(weights=None, init_weights=False, transform_input=True)
+    for module in original.modules():  # statistics as of a trained network
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            assert module.running_mean is not None and module.running_var is not None
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    original.eval()
     path = touch(nowhere / "torch" / "hub" / "checkpoints" / TORCHVISION.file_name)
     torch.save(original.state_dict(), path)
 
@@ -189,11 +228,14 @@ def test_torchvision_weights_are_torchvisions_network(nowhere: Path) -> None:
     expected_input = torchvision.transforms.functional.normalize(pixels / 255, normalise.mean, normalise.std)
     with torch.inference_mode():
         torch.testing.assert_close(classifier.normalize(pixels), expected_input, rtol=1e-5, atol=1e-5)
+        assert original(expected_input).std() > 1e-3
         assert torch.equal(classifier.network(expected_input), original(expected_input))
     assert classifier.classes == DET200
+    with torch.inference_mode():  # the same from the file's path
+        assert torch.equal(load_network(path)[0].eval()(expected_input), original(expected_input))
 
     path.write_bytes(b"cut off")
-    with pytest.raises(OSError, match=r"googlenet-1378be20\.pth: damaged"):
+    with pytest.raises(OSError, match=r"googlenet-1378be20\.pth: .*damaged"):
         load_weights(TORCHVISION)
 
 
