@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detector.architecture import PAPER, Architecture
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import Preprocessing
-from detector.weights import find_weights, load_weights
+from detector.weights import find_weights, load_network
 
 IMAGENET_INPUT = Preprocessing(
     channel_order="RGB", scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -145,10 +145,8 @@ def build_backbone(
 
 def trained_network(weights: str | Path) -> tuple[GoogLeNet, Preprocessing]:
     """A trained network, in training mode as new modules are, and the input convention it was trained with."""
-    classifier = load_weights(find_weights(str(weights)))
-    if not isinstance(classifier.network, GoogLeNet):
-        raise ValueError(f"{weights}: not the weights of one GoogLeNet")
-    return classifier.network.train(), classifier.preprocessing
+    network, card = load_network(find_weights(str(weights)))
+    return network.train(), card.preprocessing
 
 
 def _scale_and_offset(convention: Preprocessing) -> tuple[Tensor, Tensor]:
