@@ -139,7 +139,7 @@ def test_retinanet_of_our_configuration_learns(mmdet: Any, scene: Scene) -> None
     losses = []
     for _ in range(8):
         batch = model.data_preprocessor(data, training=True)
-        loss, _ = model.parse_losses(model.loss(**batch))
+        loss, _ = model.parse_losses(model(**batch, mode="loss"))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim_wrapper.clip_grad.max_norm)
