@@ -159,7 +159,7 @@ def _cut(network: GoogLeNet, deepest: int) -> GoogLeNet:
     for name in network.stages[deepest + 1 :]:
         if hasattr(network, name):  # pool5 is no module
             setattr(network, name, nn.Identity())
-    network.classifier = nn.Identity()
+    network.classifier = nn.Identity()  # type: ignore[assignment]  # what num_classes=0 has
     network.num_classes, network.auxiliary = 0, False
     for name in ("aux_4a", "aux_4d"):
         if hasattr(network, name):

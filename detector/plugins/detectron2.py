@@ -20,7 +20,7 @@ from detector.plugins.backbone import IMAGENET_INPUT, LEVELS, build_backbone
 from detector.region_classifier import Preprocessing
 
 
-class GoogLeNetBackbone(Backbone):  # type: ignore[misc]  # the library has no type stubs
+class GoogLeNetBackbone(Backbone):
     """Normalised images (B, 3, H, W) -> feature maps by the names of `out_features`.
 
     Args:

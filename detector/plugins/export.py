@@ -79,6 +79,8 @@ def export(module: ExportableScores | ExportableTaps, path: Path, *, side: int) 
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: name a file that ends in {' or '.join(SUFFIXES)}")
     onnx = path.suffix == ".onnx"
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it to")
     module.eval()
     with _quiet(), torch.no_grad():
         serialise = _onnx_bytes if onnx else _torch_export_bytes
@@ -90,11 +92,13 @@ def export(module: ExportableScores | ExportableTaps, path: Path, *, side: int) 
     return difference
 
 
-def compiled_difference(module: ExportableScores | ExportableTaps, *, side: int) -> float:
+def compiled_difference(
+    module: ExportableScores | ExportableTaps, *, side: int, backend: str = "inductor"
+) -> float:
     """Compile `module` for this machine with `torch.compile`, and compare as `export` does."""
     module.eval()
     with _quiet(), torch.no_grad():
-        return compare(module, torch.compile(module, dynamic=False), side=side, name="torch.compile")
+        return compare(module, torch.compile(module, backend=backend), side=side, name="torch.compile")
 
 
 def compare(module: nn.Module, other: Callable[[Tensor], Sequence[Tensor]], *, side: int, name: str) -> float:

@@ -44,7 +44,9 @@ class GoogLeNetBackbone(BaseModule):
         **architecture: Any,
     ) -> None:
         if not all(0 <= index < len(LEVELS) for index in out_indices):
-            raise ValueError(f"out_indices are {tuple(out_indices)}, but must be among 0 to {len(LEVELS) - 1}")
+            raise ValueError(
+                f"out_indices are {tuple(out_indices)}, but must be among 0 to {len(LEVELS) - 1}"
+            )
         if not -1 <= frozen_stages < len(LEVELS):
             raise ValueError(f"frozen_stages is {frozen_stages}, but must be -1 to {len(LEVELS) - 1}")
         super().__init__(init_cfg)

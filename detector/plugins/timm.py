@@ -49,7 +49,9 @@ class TimmGoogLeNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature map -> what `forward` gives, or with `pre_logits` the pooled features."""
-        return x.mean(dim=(2, 3)) if pre_logits else self.network.resume(x, after=LEVELS[-1])
+        if pre_logits:
+            return x.mean(dim=(2, 3))
+        return self.network.resume(x, after=LEVELS[-1])  # type: ignore[return-value]  # no auxiliary classifiers
 
     def forward_intermediates(
         self,
@@ -91,7 +93,8 @@ class TimmGoogLeNet(nn.Module):
         if global_pool != "avg":
             raise ValueError(f"global_pool is {global_pool!r}, but GoogLeNet has 'avg' only")
         self.network.num_classes = self.num_classes = num_classes
-        self.network.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.network.classifier = layer  # type: ignore[assignment]  # what num_classes=0 has
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Less memory while training, for a third more time."""

@@ -138,8 +138,8 @@ def take_weights(model: Model, weights: str | Path) -> Model:
             raise ValueError(f"{weights}: of another architecture than the backbone; use googlenet_config")
         trained = Backbone(network, taps=module.body.taps, wanted=wanted)
         for part in trained.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.running_var += part.eps - NORM_EPSILON  # type: ignore[operator]  # the sum of both counts
+            if isinstance(part, nn.BatchNorm2d) and part.running_var is not None:
+                part.running_var.add_(part.eps - NORM_EPSILON)  # only the sum of both counts
         present = module.body.state_dict().keys()
         module.body.load_state_dict(
             # frozen batch norms count no batches

@@ -95,7 +95,9 @@ def test_configurations_fit_the_backbone(path: Path) -> None:
 @pytest.fixture
 def mmdet() -> Iterator[Any]:
     """MMDetection. mmcv-lite lacks the compiled operations; RetinaNet trains without them on a CPU."""
-    pytest.importorskip("mmdet", reason="needs mmdet (not in the extra `test`: it wants old releases of mmcv)")
+    pytest.importorskip(
+        "mmdet", reason="needs mmdet (not in the extra `test`: it wants old releases of mmcv)"
+    )
     absent = importlib.util.find_spec("mmcv._ext") is None
     if absent:
 

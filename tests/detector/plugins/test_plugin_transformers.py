@@ -1,18 +1,22 @@
 """GoogLeNet as a backbone of transformers: alone, and in a DETR that trains, is saved and comes back."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor
 
+from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
 from detector.plugins.backbone import LEVELS
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.weights import CAFFE_INPUT
 
-transformers = pytest.importorskip("transformers", reason="needs transformers, which the extra `test` installs")
+transformers = pytest.importorskip(
+    "transformers", reason="needs transformers, which the extra `test` installs"
+)
 from detector.plugins.transformers import (  # noqa: E402
     GoogLeNetBackbone,
     GoogLeNetConfig,
@@ -21,7 +25,7 @@ from detector.plugins.transformers import (  # noqa: E402
 )
 
 
-def detr(**backbone: object) -> "transformers.DetrForObjectDetection":
+def detr(**backbone: Any) -> Any:
     config = transformers.DetrConfig(
         backbone_config=GoogLeNetConfig(**backbone),
         num_queries=6,
@@ -54,23 +58,19 @@ def test_features_are_those_of_the_network(bgr_weights: Path, pixels: Tensor, no
     config = googlenet_config(bgr_weights, out_indices=[0, 1, 2, 3, 4])
     model = take_weights(transformers.AutoBackbone.from_config(config), bgr_weights).eval()
     with torch.inference_mode():
-        assert_same_features(
-            model(normalised).feature_maps, expected_features(bgr_weights, pixels, LEVELS)
-        )
+        assert_same_features(model(normalised).feature_maps, expected_features(bgr_weights, pixels, LEVELS))
 
 
 def test_frozen_batch_norms_of_detr_change_nothing(
     tmp_path: Path, pixels: Tensor, normalised: Tensor
 ) -> None:
     """DETR's own batch norms have another epsilon than the weights were trained with."""
-    from detector.architecture import Architecture
-
     torch.manual_seed(0)
     architecture = Architecture(norm="batch", width=NARROW.width)
     network = GoogLeNet(1000, architecture=architecture)
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # small variances, so that the epsilon matters
-            torch.nn.init.uniform_(module.running_var, 1e-4, 1e-3)
+        if isinstance(module, torch.nn.BatchNorm2d) and module.running_var is not None:
+            module.running_var.uniform_(1e-4, 1e-3)  # small, so that the epsilon matters
     path = tmp_path / "batch.safetensors"
     card = WeightsCard("r", "r", "CC0", "cls1000", CAFFE_INPUT, architecture=architecture)
     write_weights_file(path, network.state_dict(), card)
@@ -100,7 +100,9 @@ def test_detr_learns(scene: Scene) -> None:
         losses.append(loss.item())
     assert sum(losses[-3:]) / 3 < 0.95 * losses[0], losses
     assert all(
-        parameter.grad is not None for parameter in model.model.backbone.parameters() if parameter.requires_grad
+        parameter.grad is not None
+        for parameter in model.model.backbone.parameters()
+        if parameter.requires_grad
     )
 
 
