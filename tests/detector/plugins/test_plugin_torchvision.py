@@ -8,6 +8,7 @@ import pytest
 import torch
 from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor, nn
+from torchvision.models import googlenet
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from detector.plugins.backbone import LEVELS
@@ -72,6 +73,20 @@ def test_the_detectors_own_normalisation_reaches_the_weights(bgr_weights: Path, 
         images, _ = model.transform(list(pixels / 255))
         found = backbone.body(images.tensors)
     assert_same_features(found, expected_features(bgr_weights, pixels, LEVELS[1:]))
+
+
+def test_torchvisions_own_weights_keep_their_input_scaling(tmp_path: Path, normalised: Tensor) -> None:
+    """torchvision's GoogLeNet rescales its input in `forward`, which its own feature extractors leave out."""
+    torch.manual_seed(0)
+    theirs = googlenet(weights=None, aux_logits=False, transform_input=True, init_weights=False).eval()
+    torch.save(theirs.state_dict(), tmp_path / "googlenet.pth")
+    expected: list[Tensor] = []
+    for layer in (theirs.conv3, theirs.inception3b, theirs.inception4e, theirs.inception5b):
+        layer.register_forward_hook(lambda _, __, output: expected.append(output))
+    body = googlenet_fpn(tmp_path / "googlenet.pth").body.eval()
+    with torch.inference_mode():
+        theirs(normalised)
+        assert_same_features(body(normalised), expected)
 
 
 def test_frozen_levels() -> None:
