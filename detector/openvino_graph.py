@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from detector.region_classifier import RegionClassifier
-
 Node = Any  # an OpenVINO node, or one of its outputs; the library has no type stubs
 
 
@@ -24,24 +22,26 @@ class UnknownOperationError(ValueError):
     """The network does something that has no counterpart here."""
 
 
-def openvino_graph(classifier: RegionClassifier) -> ov.Model:
-    """Regions (R, S, S, 3) RGB uint8 -> probabilities (R, C) float32, any R.
+def openvino_graph(module: nn.Module, *, size: int | None = None) -> ov.Model:
+    """RGB pixels (R, S, S, 3) uint8 -> what the module makes of (R, 3, S, S), any R.
+
+    Args:
+        size: S; None for images of any height and width.
 
     Raises:
-        UnknownOperationError: An operation of the network is not known; the message names it.
+        UnknownOperationError: An operation of the module is not known; the message names it.
     """
-    side = classifier.preprocessing.size
-    regions = ops.parameter([-1, side, side, 3], ov.Type.u8)
-    pixels = ops.transpose(ops.convert(regions, "f32"), np.array([0, 3, 1, 2]))
+    side = -1 if size is None else size
+    pixels = ops.parameter([-1, side, side, 3], ov.Type.u8)
     try:
-        traced = fx.symbolic_trace(classifier.eval())
+        traced = fx.symbolic_trace(module.eval())
     except (fx.proxy.TraceError, TypeError) as error:
         raise UnknownOperationError(f"the network cannot be traced ({error})") from None
     replay = _Replay(traced)
     replay.extra_traceback = False  # would be appended to the message of our own error
     with torch.no_grad():
-        probabilities = replay.run(pixels)
-    return ov.Model([probabilities], [regions])
+        result = replay.run(ops.transpose(ops.convert(pixels, "f32"), np.array([0, 3, 1, 2])))
+    return ov.Model([ops.result(result)], [pixels])
 
 
 class _Replay(fx.Interpreter):
@@ -140,10 +140,13 @@ def _max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Node:
-    kernel, pads = _pair(kernel_size), _pair(padding)
+    kernel, begin = _pair(kernel_size), _pair(padding)
     strides = kernel if stride is None else _pair(stride)
-    rounding = "ceil_torch" if ceil_mode else "floor"
-    return ops.max_pool(x, strides, _pair(dilation), pads, pads, kernel, rounding).output(0)
+    # rounding up is a window more where one would begin inside: the same as so much more padding at the end
+    end = [pad + (step - 1) * ceil_mode for pad, step in zip(begin, strides, strict=True)]
+    if any(step > side for step, side in zip(strides, kernel, strict=True)) and ceil_mode:
+        raise UnknownOperationError("a pool that rounds up and leaves gaps has no counterpart")
+    return ops.max_pool(x, strides, _pair(dilation), begin, end, kernel, "floor").output(0)
 
 
 def _mean(x: Node, dim: Any = None, keepdim: bool = False) -> Node:

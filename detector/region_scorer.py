@@ -60,7 +60,7 @@ class RegionScorer:
         self.batch_size = batch_size
         self._preprocessing = network.preprocessing
         self._context = self._preprocessing.context if context is None else context
-        self._run = choose_runtime(network, runtime, device)
+        self._run = choose_runtime(network, runtime, device, size=self._preprocessing.size)
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Ways to run a region classifier: eager PyTorch anywhere, OpenVINO where the CPU has to do it.
+"""Ways to run a network on pixels: eager PyTorch anywhere, OpenVINO where the CPU has to do it.
 
 On two x86 cores OpenVINO scores about four times the regions that eager PyTorch does in its default layout
 (`tools/benchmark.py detect` measures it); what they compute agrees to a millionth.
@@ -10,31 +10,36 @@ from typing import Literal
 
 import numpy as np
 import torch
-
-from detector.region_classifier import RegionClassifier
+from torch import nn
 
 RuntimeName = Literal["auto", "torch", "openvino"]
 
-# Regions (R, S, S, 3), RGB uint8 -> probabilities (R, C), float32
+# RGB uint8 (R, H, W, 3) -> what the module makes of (R, 3, H, W), float32
 Runtime = Callable[[np.ndarray], np.ndarray]
 
 
 def choose_runtime(
-    classifier: RegionClassifier, name: RuntimeName = "auto", device: torch.device | str = "cpu"
+    module: nn.Module,
+    name: RuntimeName = "auto",
+    device: torch.device | str = "cpu",
+    *,
+    size: int | None = None,
 ) -> Runtime:
-    """Make a network ready to run.
+    """Make a module ready to run, such as a `RegionClassifier`.
 
     Args:
+        module: RGB pixels of 0..255 (R, 3, H, W) -> a tensor (R, ...).
         name: `torch` runs the module as it is; `openvino` compiles it for the CPU; `auto` prefers OpenVINO on
             the CPU where it is installed and knows all operations of the network.
         device: For PyTorch.
+        size: Height and width of all images, if they are known.
 
     Raises:
         ValueError: `openvino` was asked for, and cannot run this network, or not on this device.
     """
     device = torch.device(device)
     if name == "torch" or (name == "auto" and (device.type != "cpu" or not _openvino_is_installed())):
-        return torch_runtime(classifier, device)
+        return torch_runtime(module, device)
     if device.type != "cpu":
         raise ValueError(f"--runtime openvino runs on the CPU, not on {device.type}; use --runtime torch")
     if not _openvino_is_installed():
@@ -44,28 +49,28 @@ def choose_runtime(
     from detector.openvino_graph import UnknownOperationError
 
     try:
-        return openvino_runtime(classifier)
+        return openvino_runtime(module, size)
     except UnknownOperationError as error:
         if name == "auto":
-            return torch_runtime(classifier, device)
+            return torch_runtime(module, device)
         raise ValueError(f"--runtime openvino: {error}; use --runtime torch") from None
 
 
-def torch_runtime(classifier: RegionClassifier, device: torch.device | str = "cpu") -> Runtime:
+def torch_runtime(module: nn.Module, device: torch.device | str = "cpu") -> Runtime:
     """The module itself, in eager mode."""
     device = torch.device(device)
     # channels-last is how the CPU's and GPU's convolution kernels like their input best
-    network = classifier.eval().to(device).to(memory_format=torch.channels_last)
+    network = module.eval().to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def run(regions: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(regions).to(device)  # (R, S, S, 3)
-        return network(pixels.permute(0, 3, 1, 2)).float().cpu().numpy()
+    def run(pixels: np.ndarray) -> np.ndarray:
+        images = torch.from_numpy(pixels).to(device)  # (R, H, W, 3)
+        return network(images.permute(0, 3, 1, 2)).float().cpu().numpy()
 
     return run
 
 
-def openvino_runtime(classifier: RegionClassifier) -> Runtime:
+def openvino_runtime(module: nn.Module, size: int | None = None) -> Runtime:
     """The network compiled for this CPU, in float32, with as many threads as PyTorch has."""
     import openvino as ov
 
@@ -77,10 +82,12 @@ def openvino_runtime(classifier: RegionClassifier) -> Runtime:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # pinned threads of two processes would crowd on the same cores
     }
-    request = ov.Core().compile_model(openvino_graph(classifier), "CPU", settings).create_infer_request()
+    request = (
+        ov.Core().compile_model(openvino_graph(module, size=size), "CPU", settings).create_infer_request()
+    )
 
-    def run(regions: np.ndarray) -> np.ndarray:
-        return request.infer([regions], share_inputs=True)[0].copy()
+    def run(pixels: np.ndarray) -> np.ndarray:
+        return request.infer([pixels], share_inputs=True)[0].copy()
 
     return run
 

@@ -1,64 +1,101 @@
 """Proposals for other frameworks, in the pickles that those read."""
 
 import pickle
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from proposals.files import Proposals, written_whole
+from proposals.files import Proposals, by_rank, written_whole
 
 ExportFormat = Literal["detectron2", "mmdetection", "mmdetection3"]
 _XYXY_ABSOLUTE = 0  # detectron2.structures.BoxMode.XYXY_ABS
 
 
-def export(
-    path: str | Path,
-    proposals: Mapping[str, Proposals],
-    export_format: ExportFormat,
-    ids: Mapping[str, int | str] | None = None,
-) -> None:
+class ExportedImage(NamedTuple):
+    """An image of the other framework's data set, and its proposals."""
+
+    path: Path
+    image_id: int | str  # of the annotations; where those have none, the file name without suffix
+    proposals: Proposals
+
+
+def images_to_export(
+    files: Mapping[str, Path],
+    found: Mapping[str, Proposals],
+    dataset: Sequence[tuple[str, int | str]] | None = None,
+) -> list[ExportedImage]:
+    """Bring proposals into the order of a data set.
+
+    Args:
+        files: the image files of the job by name.
+        found: the proposals by name; an image without them, as it could not be read, gets empty ones.
+        dataset: names and ids of the images of the annotations, in the order of their file. An image is met
+            by name, or else by file name without suffix, where only one of the job has that; those that the
+            job was not given are left out. None takes all of the job.
+    """
+    empty = by_rank(np.zeros((0, 4), np.float32))
+    if dataset is None:
+        dataset = [(name, Path(name).stem) for name in files]
+    stems = Counter(Path(name).stem for name in files)
+    given = {Path(name).stem: name for name in files if stems[Path(name).stem] == 1}
+    given |= {name: name for name in files}
+    return [
+        ExportedImage(files[own], image_id, found.get(own, empty))
+        for name, image_id in dataset
+        if (own := given.get(name, given.get(Path(name).stem))) is not None
+    ]
+
+
+def export(path: str | Path, images: Sequence[ExportedImage], export_format: ExportFormat) -> None:
     """Write one pickle.
 
     Args:
         path: of the file.
-        proposals: by image name, in the order of the dataset.
+        images: all of the data set, in its order; those without proposals have empty ones.
         export_format: `detectron2` is the dict of `detectron2.data.load_proposals_into_dataset`;
             `mmdetection` (2.x) the list of (N, 5) arrays, xyxy and score, in the order of the dataset;
-            `mmdetection3` (3.x) a dict from image path to boxes and scores.
-        ids: image ids of the dataset for detectron2; without it the image's file name without suffix.
+            `mmdetection3` (3.x) a dict of boxes and scores by folder and file name.
+
+    Raises:
+        ValueError: the framework could not tell two images from each other.
     """
     with written_whole(path) as file:
         # Protocol 2 and plain numpy arrays: any Python 3 reads it.
-        pickle.dump(_as(export_format, proposals, ids), file, protocol=2)
+        pickle.dump(_as(export_format, images), file, protocol=2)
 
 
-def _as(
-    export_format: ExportFormat, proposals: Mapping[str, Proposals], ids: Mapping[str, int | str] | None
-) -> Any:
+def _as(export_format: ExportFormat, images: Sequence[ExportedImage]) -> Any:
     match export_format:
         case "detectron2":
-            if ids is not None:
-                unknown = [name for name in proposals if name not in ids]
-                if unknown:
-                    raise ValueError(
-                        f"{unknown[0]}: not among the images of the annotations, so it has no id"
-                    )
+            _check_unique([str(image.image_id) for image in images], images)
             return {
-                "ids": [ids[name] if ids is not None else Path(name).stem for name in proposals],
-                "boxes": [of_image.boxes for of_image in proposals.values()],
-                "objectness_logits": [of_image.scores for of_image in proposals.values()],
+                "ids": [image.image_id for image in images],
+                "boxes": [image.proposals.boxes for image in images],
+                "objectness_logits": [image.proposals.scores for image in images],
                 "bbox_mode": _XYXY_ABSOLUTE,
             }
         case "mmdetection":
             return [
-                np.concatenate([of_image.boxes, of_image.scores[:, None]], axis=1)
-                for of_image in proposals.values()
+                np.concatenate([image.proposals.boxes, image.proposals.scores[:, None]], axis=1)
+                for image in images
             ]
         case "mmdetection3":
+            # mmdet.datasets.BaseDetDataset looks an image up by the last two parts of its path.
+            keys = ["/".join(image.path.absolute().parts[-2:]) for image in images]
+            _check_unique(keys, images)
             return {
-                name: {"bboxes": of_image.boxes, "scores": of_image.scores}
-                for name, of_image in proposals.items()
+                key: {"bboxes": image.proposals.boxes, "scores": image.proposals.scores}
+                for key, image in zip(keys, images, strict=True)
             }
     raise ValueError(f"export format {export_format!r}: expected detectron2, mmdetection or mmdetection3")
+
+
+def _check_unique(keys: Sequence[str], images: Sequence[ExportedImage]) -> None:
+    seen: dict[str, Path] = {}
+    for key, image in zip(keys, images, strict=True):
+        if key in seen:
+            raise ValueError(f"{image.path} and {seen[key]}: both are {key!r} to this framework, rename one")
+        seen[key] = image.path

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from proposals.colour_spaces import ColourSpace, convert
 from proposals.grouping import group
+from proposals.ranking import novel_first
 from proposals.region_features import measure_regions, pixel_bins
 from proposals.segmentation import SortedEdges, kernel_was_compiled, segment, smooth, sort_edges
 from proposals.strategies import Strategy
@@ -90,4 +91,4 @@ def _load_kernels() -> None:
         print("Selective search: compiling, once on this machine ...", file=sys.stderr, flush=True)
     labels, pairs, num_regions = segment(edges, 2, 2, 1.0, 1)
     regions = measure_regions(labels, num_regions, pixel_bins(planes))
-    group(regions, pairs, colour=True, texture=True, size=True, fill=True)
+    novel_first(group(regions, pairs, colour=True, texture=True, size=True, fill=True).boxes)

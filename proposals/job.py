@@ -1,7 +1,9 @@
 """Proposals of many images: in shards, on all cores, stopped and resumed at will, on one machine or many."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 
 IMAGES_PER_SHARD = 200
+# How long a process that is done waits for the slowest one.
+_PATIENCE = timedelta(days=30)
 _WAYS_OUT = "overwrite it or choose another folder"
 
 
@@ -22,6 +26,37 @@ class ShardPlan(NamedTuple):
 
     path: Path
     images: dict[str, Path]
+
+
+class Process(NamedTuple):
+    """Which of several processes this one is."""
+
+    rank: int
+    of: int
+    on_this_machine: int  # how many share its cores
+
+
+def this_process() -> Process:
+    """What torchrun says in the environment; without it, the only process."""
+    rank, of, on_this_machine = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+    )
+    return Process(rank, of, on_this_machine)
+
+
+def sum_over_processes(process: Process, number: int) -> int:
+    """Wait until every process has come here, and add up their numbers."""
+    if process.of == 1:
+        return number
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    total = torch.tensor(number)
+    distributed.all_reduce(total)
+    distributed.destroy_process_group()
+    return int(total)
 
 
 def plan(
@@ -115,11 +150,6 @@ def run_shard(
     if len(missing) > failed or not shard.path.exists():
         write_shard(shard.path, {name: done[name] for name in shard.images if name in done}, settings)
     return failed
-
-
-def is_complete(shards: Sequence[ShardPlan]) -> bool:
-    """Whether every shard has been made, here or on another machine that shares the folder."""
-    return all(shard.path.exists() for shard in shards)
 
 
 def collect(shards: Sequence[ShardPlan]) -> dict[str, Proposals]:

@@ -93,13 +93,15 @@ class SelectiveSearch:
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(f"image is {image.dtype} {image.shape}: expected RGB uint8 (height, width, 3)")
-        from proposals.hierarchies import build_hierarchies  # numba only once there is something to search
+        # numba only once there is something to search
+        from proposals.hierarchies import build_hierarchies
+        from proposals.ranking import novel_first, rank
 
         height, width = image.shape[:2]
         resized = self._resize(image)
         resized_height, resized_width = resized.shape[:2]
         hierarchies = build_hierarchies(resized, self.strategies, self.superpixel_scale, self.num_threads)
-        boxes = rank(hierarchies, self.seed)
+        boxes = novel_first(rank(hierarchies, self.seed))
         # An image lower than the smallest box keeps the boxes that span it.
         sides = boxes[:, 2:] - boxes[:, :2]
         shortest = np.minimum(self.min_box_side, (resized_width, resized_height))
@@ -136,31 +138,3 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def rank(hierarchies: Sequence[NDArray[np.int32]], seed: int) -> NDArray[np.int32]:
-    """Mix the boxes of several hierarchies into one order (sec. 3.3).
-
-    The i-th box of a hierarchy, counted from the whole image (1) down, gets the value i times a random number
-    in (0, 1); the boxes are sorted by it, ascending. Random, because the position alone would put all large
-    boxes first. A box found more than once keeps its best place.
-
-    Args:
-        hierarchies: boxes (2n - 1, 4) of each, in the order of creation: the whole image is last.
-        seed: of the random numbers.
-
-    Returns:
-        (N, 4) without duplicates, best first.
-    """
-    generator = np.random.default_rng(seed)
-    boxes = np.concatenate([nodes[::-1] for nodes in hierarchies])
-    values = np.concatenate(
-        [np.arange(1, len(nodes) + 1) * generator.random(len(nodes)) for nodes in hierarchies]
-    )
-    boxes = boxes[np.argsort(values, kind="stable")]
-    # One number for each box sorts many times faster than rows of four.
-    numbers = np.ravel_multi_index(
-        tuple(boxes.T.astype(np.int64)), tuple(boxes.max(axis=0).astype(np.int64) + 1)
-    )
-    _, first = np.unique(numbers, return_index=True)
-    return boxes[np.sort(first)]

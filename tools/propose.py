@@ -8,10 +8,9 @@ examples:
   torchrun --nproc-per-node 4 tools/propose.py --image train/ --output /shared/boxes
 
 A run that was stopped goes on where it had come to when it is started again. Several processes or machines
-(torchrun) divide the shards; the one that finishes last writes the exports and the recall.
+(torchrun) divide the shards; when all are done, the first process writes the exports and the recall.
 """
 
-import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
@@ -75,16 +74,18 @@ def propose(arguments: Namespace) -> int:
 
     # One image on each core is faster than one image on all of them.
     options = arguments.proposals.as_dict()
-    workers = SelectiveSearch(**options).num_threads
+    process = job.this_process()
+    workers = max(1, SelectiveSearch(**options).num_threads // process.on_this_machine)
     search = SelectiveSearch(**options | {"num_threads": 1})
     shards = job.plan(images, Path(arguments.output), arguments.images_per_shard)
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if arguments.overwrite and world_size > 1:
+    if arguments.overwrite and process.of > 1:
         raise ValueError("--overwrite is for one process: under torchrun give another --output")
     job.check_output(shards, search.settings, arguments.overwrite)
 
-    mine = shards[rank::world_size]
+    mine = shards[process.rank :: process.of]
     console = Console(stderr=True, highlight=False)
+    if process.rank == 0 and len(shards) < process.of:
+        console.print(f"{len(shards)} shards for {process.of} processes: fewer --images-per-shard busy all")
     failures: list[str] = []
 
     def failure(name: str, error: Exception) -> None:
@@ -93,7 +94,7 @@ def propose(arguments: Namespace) -> int:
 
     remaining = TimeRemainingColumn(elapsed_when_finished=True)
     columns = TextColumn("images"), BarColumn(), MofNCompleteColumn(), remaining
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal or process.rank > 0) as progress:
         bar = progress.add_task("images", total=sum(len(shard.images) for shard in mine))
         for shard in mine:
             job.run_shard(
@@ -106,13 +107,16 @@ def propose(arguments: Namespace) -> int:
                 on_failure=failure,
             )
 
-    print(f"{len(mine)} of {len(shards)} shards in {arguments.output}")
-    if job.is_complete(shards):
-        _finish(arguments, shards, annotations)
     if failures:
         total = sum(len(shard.images) for shard in mine)
         print(f"{len(failures)} of {total} images failed: {', '.join(failures)}", file=sys.stderr)
-        return BAD_INPUT if len(failures) == total else PARTLY_DONE
+    failed = job.sum_over_processes(process, len(failures))
+    if process.rank > 0:
+        return 0  # torchrun ends all processes when one fails: the first speaks for them, and last
+    print(f"{len(shards)} shards in {arguments.output}")
+    _finish(arguments, shards, annotations)
+    if failed:
+        return BAD_INPUT if failed == len(images) else PARTLY_DONE
     return 0
 
 
@@ -122,25 +126,13 @@ def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annot
 
     from eval import recall_report
     from proposals import ProposalFile, job
-    from proposals.export import export
+    from proposals.export import export, images_to_export
 
     output = Path(arguments.output)
     found = job.collect(shards)
     total = sum(len(of_image.boxes) for of_image in found.values())
     print(f"{total} boxes in {len(found)} images, {total / max(len(found), 1):.0f} on average")
     lookup = ProposalFile([shard.path for shard in shards])
-
-    ids = None
-    if annotations is not None and not annotations.images.made_up:
-        ids = {
-            stored: int(image_id)
-            for name, image_id in zip(annotations.images.names, annotations.images.ids, strict=True)
-            if (stored := lookup.stored_name(name)) is not None
-        }
-    for export_format in arguments.export:
-        path = output / f"{export_format}.pkl"
-        export(path, found, export_format, ids)
-        print(f"{export_format}: {path}")
 
     if annotations is not None:
         result = recall_report.measure(annotations, lookup.get)
@@ -152,6 +144,30 @@ def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annot
         recall_report.write_json(output / "recall.json", result, annotations)
         recall_report.write_plot(output / "recall.png", {"proposals": result})
         print(f"recall: {output / 'recall.json'} {output / 'recall.png'}")
+
+    if arguments.export:
+        files = {name: path for shard in shards for name, path in shard.images.items()}
+        dataset = None if annotations is None else _in_file_order(arguments.annotations, annotations)
+        exported = images_to_export(files, found, dataset)
+        for export_format in arguments.export:
+            path = output / f"{export_format}.pkl"
+            export(path, exported, export_format)
+            print(f"{export_format}: {len(exported)} images in {path}")
+        if dataset is not None and len(exported) < len(dataset):
+            print(f"{len(dataset) - len(exported)} annotated images were not given: the exports lack them")
+
+
+def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int | str]]:
+    """Names and ids of annotated images as other frameworks list them: COCO's in the order of the file."""
+    from eval import coco
+    from eval.inputs import is_json
+
+    images = annotations.images
+    if images.made_up:
+        return [(name, Path(name).stem) for name in images.names]
+    names = dict(zip(images.ids.tolist(), images.names, strict=True))
+    ids = [int(row["id"]) for row in coco.read_file(path).images or []] if is_json(path) else list(names)
+    return [(names[image_id], image_id) for image_id in ids]
 
 
 def _lines(path: str) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detector.architecture import TORCHVISION, VARIANTS, Architecture
 from detector.googlenet import GoogLeNet
 from detector.openvino_graph import UnknownOperationError, openvino_graph
-from detector.region_classifier import Preprocessing, RegionClassifier
+from detector.region_classifier import Normalize, Preprocessing, RegionClassifier
 from detector.runtime import choose_runtime, openvino_runtime, torch_runtime
 from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
 
@@ -63,7 +63,7 @@ def test_openvino_agrees_with_the_module(preprocessing: Preprocessing, outputs: 
     if outputs == 1000:
         nn.init.normal_(network.classifier.weight, std=0.5)  # type: ignore[union-attr, arg-type]
     module = classifier(network, preprocessing, outputs)
-    plain, compiled = torch_runtime(module), openvino_runtime(module)
+    plain, compiled = torch_runtime(module), openvino_runtime(module, preprocessing.size)
     random = np.random.default_rng(0)
     for count in (1, 3, 8):
         side = preprocessing.size
@@ -84,6 +84,16 @@ def test_openvino_knows_every_variant(architecture: Architecture) -> None:
     expected = torch_runtime(module)(regions)
     assert expected.std() > 1e-5
     np.testing.assert_allclose(openvino_runtime(module)(regions), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_images_of_any_size() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(Normalize(CONVENTIONS[1]), GoogLeNet(7))
+    plain, compiled = torch_runtime(module), openvino_runtime(module)
+    random = np.random.default_rng(0)
+    for height, width in ((33, 64), (96, 47), (33, 64), (65, 131)):
+        images = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        np.testing.assert_allclose(compiled(images), plain(images), atol=1e-5, rtol=1e-4)
 
 
 def test_results_of_successive_batches_are_not_the_same_memory() -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from proposals import ProposalFile
-from proposals.export import export
-from proposals.files import Proposals, by_rank, read_shard, write_shard, written_whole
+from proposals.export import ExportFormat, export, images_to_export
+from proposals.files import by_rank, read_shard, write_shard, written_whole
 
 NAMES = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), unique=True, max_size=5
@@ -103,36 +104,46 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
-def two_images() -> dict[str, Proposals]:
-    return {"b/2.jpg": by_rank(some_boxes(0, 4)), "a/1.jpg": by_rank(some_boxes(1, 0))}
+FILES = {"b/2.jpg": Path("set/b/2.jpg"), "a/1.jpg": Path("set/a/1.jpg"), "c/3.jpg": Path("set/c/3.jpg")}
+FOUND = {"b/2.jpg": by_rank(some_boxes(0, 4)), "a/1.jpg": by_rank(some_boxes(1, 3))}  # 3.jpg failed
 
 
-def test_export_for_detectron2(tmp_path: Path, two_images: dict[str, Proposals]) -> None:
-    export(tmp_path / "d2.pkl", two_images, "detectron2", ids={"a/1.jpg": 11, "b/2.jpg": 22})
-    with (tmp_path / "d2.pkl").open("rb") as file:
-        content = pickle.load(file, encoding="latin1")  # as detectron2 does
-    assert content["ids"] == [22, 11] and content["bbox_mode"] == 0
+def exported(path: Path, export_format: ExportFormat, dataset: list[tuple[str, int | str]] | None) -> Any:
+    export(path, images_to_export(FILES, FOUND, dataset), export_format)
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")  # as detectron2 does
+
+
+def test_exports_follow_the_dataset() -> None:
+    dataset = [("3.jpg", 33), ("a/1.jpg", 11), ("absent.jpg", 44), ("elsewhere/2.png", 22)]
+    images = images_to_export(FILES, FOUND, dataset)
+    assert [(image.image_id, len(image.proposals.boxes)) for image in images] == [(33, 0), (11, 3), (22, 4)]
+    assert [image.image_id for image in images_to_export(FILES, FOUND)] == ["2", "1", "3"]
+    twice = FILES | {"d/2.jpg": Path("set/d/2.jpg")}  # now the stem fits two
+    assert [image.image_id for image in images_to_export(twice, FOUND, dataset)] == [33, 11]
+
+
+def test_export_for_detectron2(tmp_path: Path) -> None:
+    content = exported(tmp_path / "d2.pkl", "detectron2", [("c/3.jpg", 33), ("b/2.jpg", 22)])
+    assert content["ids"] == [33, 22] and content["bbox_mode"] == 0
     # detectron2 sorts by logits, descending: the ranks must survive.
-    order = content["objectness_logits"][0].argsort()[::-1]
-    np.testing.assert_array_equal(content["boxes"][0][order], two_images["b/2.jpg"].boxes)
-    assert content["boxes"][1].shape == (0, 4)
-    export(tmp_path / "d2.pkl", two_images, "detectron2")
-    with (tmp_path / "d2.pkl").open("rb") as file:
-        assert pickle.load(file)["ids"] == ["2", "1"]
-    with pytest.raises(ValueError, match=r"a/1\.jpg: not among the images"):
-        export(tmp_path / "d2.pkl", two_images, "detectron2", ids={"b/2.jpg": 22})
+    order = content["objectness_logits"][1].argsort()[::-1]
+    np.testing.assert_array_equal(content["boxes"][1][order], FOUND["b/2.jpg"].boxes)
+    assert content["boxes"][0].shape == (0, 4) and content["objectness_logits"][0].shape == (0,)
+    same_stem = images_to_export(FILES | {"d/1.jpg": Path("set/d/1.jpg")}, FOUND)
+    with pytest.raises(ValueError, match="both are '1' to this framework"):
+        export(tmp_path / "d2.pkl", same_stem, "detectron2")
 
 
-def test_export_for_mmdetection(tmp_path: Path, two_images: dict[str, Proposals]) -> None:
-    export(tmp_path / "mm.pkl", two_images, "mmdetection")
-    with (tmp_path / "mm.pkl").open("rb") as file:
-        content = pickle.load(file)
-    assert [array.shape for array in content] == [(4, 5), (0, 5)]
-    np.testing.assert_array_equal(content[0][:, :4], two_images["b/2.jpg"].boxes)
-    assert (np.diff(content[0][:, 4]) < 0).all()
-    export(tmp_path / "mm3.pkl", two_images, "mmdetection3")
-    with (tmp_path / "mm3.pkl").open("rb") as file:
-        by_path = pickle.load(file)
-    assert list(by_path) == list(two_images)
-    np.testing.assert_array_equal(by_path["b/2.jpg"]["bboxes"], two_images["b/2.jpg"].boxes)
+def test_export_for_mmdetection(tmp_path: Path) -> None:
+    content = exported(tmp_path / "mm.pkl", "mmdetection", [("c/3.jpg", 33), ("b/2.jpg", 22)])
+    assert [array.shape for array in content] == [(0, 5), (4, 5)]
+    np.testing.assert_array_equal(content[1][:, :4], FOUND["b/2.jpg"].boxes)
+    assert (np.diff(content[1][:, 4]) < 0).all()
+    by_path = exported(tmp_path / "mm3.pkl", "mmdetection3", None)
+    assert list(by_path) == list(FILES)  # the last two parts of the paths
+    np.testing.assert_array_equal(by_path["b/2.jpg"]["bboxes"], FOUND["b/2.jpg"].boxes)
+    assert by_path["c/3.jpg"]["bboxes"].shape == (0, 4)
+    same_place = images_to_export({"a/1.jpg": Path("x/a/1.jpg"), "z/a/1.jpg": Path("z/a/1.jpg")}, {})
+    with pytest.raises(ValueError, match=r"both are 'a/1\.jpg' to this framework"):
+        export(tmp_path / "mm3.pkl", same_place, "mmdetection3")

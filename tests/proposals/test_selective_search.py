@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,10 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from proposals import SelectiveSearch, Strategy
-from proposals.selective_search import rank
+from proposals.ranking import GOLDEN_SECTION, novel_first, rank
 from proposals.strategies import Mode, strategies_of
-
-TREE = st.lists(st.integers(0, 5), min_size=1, max_size=9)
 
 
 def scene(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -139,20 +138,53 @@ def test_layout_of_the_array_does_not_matter() -> None:
     np.testing.assert_array_equal(SelectiveSearch()(flipped), SelectiveSearch()(image))
 
 
+TREES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=4)
+
+
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=4), st.integers(0, 99)
-)
+@given(TREES, st.integers(0, 99))
 def test_ranking_is_position_times_random(trees: list[list[int]], seed: int) -> None:
     hierarchies = [np.array([[0, 0, x + 1, 1] for x in tree], np.int32) for tree in trees]
     generator = np.random.default_rng(seed)
     best: dict[int, float] = {}
     for tree in trees:
+        start = generator.random()
         for position, x in enumerate(reversed(tree), start=1):
-            value = position * generator.random()
+            value = position * ((start + (position - 1) * GOLDEN_SECTION) % 1)
             best[x] = min(value, best.get(x, np.inf))
     expected = sorted(best, key=lambda x: best[x])
     assert (rank(hierarchies, seed)[:, 2] - 1).tolist() == expected
+
+
+def plain_novel_first(boxes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Every box against every box in front, in fractions."""
+    front: list[list[int]] = []
+    behind: list[list[int]] = []
+    for x1, y1, x2, y2 in boxes.tolist():
+        for a1, b1, a2, b2 in front:
+            shared = max(0, min(x2, a2) - max(x1, a1)) * max(0, min(y2, b2) - max(y1, b1))
+            union = (x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - shared
+            if Fraction(shared, union) > Fraction(9, 10):
+                behind.append([x1, y1, x2, y2])
+                break
+        else:
+            front.append([x1, y1, x2, y2])
+    return np.array(front + behind, np.int32).reshape(-1, 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 60), st.integers(1, 40))
+def test_nearly_the_same_boxes_go_behind(seed: int, number: int, spread: int) -> None:
+    generator = np.random.default_rng(seed)
+    corners = generator.integers(0, spread, (number, 2))
+    sides = generator.integers(1, 30, (number, 2))
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.int32)
+    np.testing.assert_array_equal(novel_first(boxes), plain_novel_first(boxes))
+
+
+def test_nine_tenths_are_still_novel() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 100, 10], [0, 0, 91, 10], [5, 5, 6, 6]], np.int32)
+    np.testing.assert_array_equal(novel_first(boxes), boxes[[0, 1, 2, 4, 3]])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """`tools/propose.py` as a user runs it: shards, exports, recall, resuming and bad input."""
 
 import json
+import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,14 +31,12 @@ Propose = Callable[..., Run]
 
 @pytest.fixture
 def propose(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Propose:
-    """Run the tool in this process, with environment variables as keywords."""
+    """Run the tool in this process."""
     monkeypatch.syspath_prepend(TOOLS)
     import propose as tool
 
-    def run(*arguments: object, **environment: str) -> Run:
+    def run(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["propose.py", *map(str, arguments)])
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
         try:
             code = tool.main()
         except SystemExit as end:
@@ -64,8 +64,9 @@ def annotations(tmp_path: Path) -> Path:
     """The squares as COCO instances."""
     path = tmp_path / "instances.json"
     names = ["a.png", "b.png", "more/c.png"]
+    images = [{"id": 10 + i, "file_name": n, "width": 80, "height": 60} for i, n in enumerate(names)]
     content = {
-        "images": [{"id": 10 + i, "file_name": n, "width": 80, "height": 60} for i, n in enumerate(names)],
+        "images": images[::-1],  # COCO's own files are in no order either
         "categories": [{"id": 1, "name": "square"}],
         "annotations": [
             {
@@ -99,9 +100,11 @@ def test_a_folder_becomes_shards_exports_and_recall(
     image = np.asarray(Image.open(photos / "more" / "c.png"))
     np.testing.assert_array_equal(proposals.boxes("more/c.png"), SelectiveSearch(mode="single")(image))
     with (output / "detectron2.pkl").open("rb") as file:
-        assert pickle.load(file)["ids"] == [10, 11, 12]
+        assert pickle.load(file)["ids"] == [12, 11, 10]
     with (output / "mmdetection.pkl").open("rb") as file:
-        assert [len(array) for array in pickle.load(file)] == [len(proposals.boxes(n)) for n in proposals]
+        assert [len(array) for array in pickle.load(file)] == [
+            len(proposals.boxes(name)) for name in ("more/c.png", "b.png", "a.png")
+        ]
 
 
 def test_bad_images_are_reported_and_the_rest_goes_on(propose: Propose, tmp_path: Path, photos: Path) -> None:
@@ -115,15 +118,27 @@ def test_bad_images_are_reported_and_the_rest_goes_on(propose: Propose, tmp_path
     assert again.returncode == 0 and len(ProposalFile(output)) == 4
 
 
-def test_two_processes_share_the_work(propose: Propose, tmp_path: Path, photos: Path) -> None:
+def test_torchrun_shares_the_work(tmp_path: Path, photos: Path) -> None:
+    (photos / "ab.png").write_bytes(b"broken")  # the second of four images: the second process gets it
     output = tmp_path / "boxes"
-    arguments = ("--image", photos, "--output", output, "--images-per-shard", 1, "--proposals.mode", "single")
-    first = propose(*arguments, "--export", "mmdetection", RANK="0", WORLD_SIZE="2")
-    assert first.returncode == 0 and "2 of 3 shards" in first.stdout
-    assert not (output / "mmdetection.pkl").exists()  # not before all shards are there
-    second = propose(*arguments, "--export", "mmdetection", RANK="1", WORLD_SIZE="2")
-    assert second.returncode == 0 and "boxes in 3 images" in second.stdout
-    assert (output / "mmdetection.pkl").exists() and len(ProposalFile(output)) == 3
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *(TOOLS / "propose.py", "--image", photos, "--output", output, "--images-per-shard", "1"),
+            *("--proposals.mode", "single", "--export", "mmdetection"),
+        ],
+        env=os.environ | {"PYTHONPATH": str(TOOLS.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1, run.stderr
+    assert "1 of 2 images failed: ab.png" in run.stderr
+    # The broken image ended neither process, and one of them alone spoke for both.
+    assert run.stdout.count("boxes in 3 images") == 1
+    proposals = ProposalFile(output)
+    assert list(proposals) == ["a.png", "b.png", "more/c.png"] and len(proposals.shards) == 4
+    assert (output / "mmdetection.pkl").exists()
 
 
 def test_two_images_of_one_name_are_not_mixed_up(propose: Propose, tmp_path: Path, photos: Path) -> None:

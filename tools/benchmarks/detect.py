@@ -104,7 +104,7 @@ def network_table(classifier: RegionClassifier, batch_size: int, repeats: int) -
     runtimes = {  # the layouts need modules of their own
         "eager NCHW": eager_nchw(deepcopy(classifier)),
         "eager channels-last": choose_runtime(deepcopy(classifier), "torch"),
-        "OpenVINO": in_fours(choose_runtime(deepcopy(classifier), "openvino")),
+        "OpenVINO": in_fours(choose_runtime(deepcopy(classifier), "openvino", size=size)),
     }
     answers = {name: run(regions) for name, run in runtimes.items()}
     best = dict.fromkeys(runtimes, float("inf"))

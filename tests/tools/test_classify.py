@@ -1,0 +1,121 @@
+"""`tools/classify.py` as a user runs it."""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+class Run(NamedTuple):
+    """What a user sees of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Classify = Callable[..., Run]
+
+
+@pytest.fixture
+def classify(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Classify:
+    """Run the tool in this process."""
+    monkeypatch.syspath_prepend(TOOLS)
+    import classify as tool
+
+    def run(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["classify.py", *map(str, arguments)])
+        try:
+            code = tool.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Run(code, *capfd.readouterr())
+
+    return run
+
+
+def test_names_what_it_sees(classify: Classify, random_model: Path, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "classes.csv"
+    done = classify(
+        *("--image", photos / "chelsea.png", photos / "coffee.png", "--weights", random_model, random_model),
+        *("--top", 2, "--output", output),
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        str(photos / "chelsea.png"),
+        str(photos / "coffee.png"),
+    ]
+    assert len(lines) == 6 and re.fullmatch(r" +\d+\.\d\d%  \w.*", lines[1])
+    assert len(output.read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_measures_the_error(classify: Classify, random_model: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "n02958343"  # car: one of the 200 classes of the random model
+    folder.mkdir()
+    shutil.copy(photos / "chelsea.png", folder / "1.png")
+    shutil.copy(photos / "coffee.png", folder / "2.png")
+    done = classify("--evaluate", folder, "--weights", random_model, "--crops", 10)
+    assert done.returncode == 0
+    assert re.search(r"^2 images, 10 crops: top-1 error \d+\.00%, top-5 error \d+\.00%$", done.stdout, re.M)
+    assert "taken for" in done.stdout and re.search(r"^ +car +\w", done.stdout, re.M)
+
+    (folder / "3.png").write_text("no image")
+    done = classify("--evaluate", folder, "--weights", random_model)
+    assert done.returncode == 1 and "3.png: not an image" in done.stderr
+    assert "1 of 3 images failed" in done.stderr and "2 images, 1 crop:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--weights", "bvlc"], "name images either with --image"),
+        (["--image", "a.png", "--evaluate", "b"], "name images either with --image"),
+        (["--image", "a.png", "--top", "0"], "--top is 0"),
+        (["--image", "a.png", "--crops", "5"], "crops"),
+        (["--image", "a.png", "--weights", "oxford"], "--weights oxford: neither a file nor"),
+        (["--image", "a.png", "--output", "nowhere/x.csv"], "there is no folder nowhere"),
+    ],
+)
+def test_bad_input_gets_one_sentence(classify: Classify, arguments: list[str], sentence: str) -> None:
+    done = classify(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert sentence in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_nothing_readable_is_bad_input(classify: Classify, random_model: Path, tmp_path: Path) -> None:
+    done = classify("--image", tmp_path / "none.png", "--weights", random_model)
+    assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'none.png'}: no such file\n"
+
+
+def test_help_has_examples(classify: Classify) -> None:
+    done = classify("--help")
+    assert done.returncode == 0 and "--crops 144 --weights bvlc" in done.stdout
+
+
+def test_more_crops_do_not_make_it_worse(classify: Classify, shared: Path) -> None:
+    """On 16 real images; README's numbers come from more."""
+    errors = []
+    for num_crops in (1, 10):
+        done = classify(
+            *(
+                "--evaluate",
+                shared / "imagenet_samples" / "*50_n*.jpg",
+                "--weights",
+                "bvlc",
+                "--crops",
+                num_crops,
+            )
+        )
+        last = done.stdout.splitlines()[-1]
+        print(last)
+        found = re.search(r"top-1 error (.*)%, top-5 error (.*)%", last)
+        assert found is not None
+        errors.append([float(error) for error in found.groups()])
+    assert errors[1][0] <= errors[0][0] + 15 and errors[0][0] < 60  # one image is 6 or more %
