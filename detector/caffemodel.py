@@ -44,10 +44,7 @@ def read_caffemodel(path: Path) -> dict[str, np.ndarray]:
     try:
         for number, layer in _fields(memoryview(data)):
             if number in _LAYER_FIELDS and isinstance(layer, memoryview):
-                name, values = _layer(layer, *_LAYER_FIELDS[number])
-                blobs |= {
-                    f"{name}/{kind}": value for kind, value in zip(("weight", "bias"), values, strict=False)
-                }
+                blobs |= _layer(layer, *_LAYER_FIELDS[number])
     except ValueError as error:
         raise OSError(f"{path}: not a readable caffemodel ({error})") from None
     if not blobs:
@@ -55,17 +52,22 @@ def read_caffemodel(path: Path) -> dict[str, np.ndarray]:
     return blobs
 
 
-def _layer(message: memoryview, name_field: int, blobs_field: int) -> tuple[str, list[np.ndarray]]:
-    name, blobs = "", []
+def _layer(message: memoryview, name_field: int, blobs_field: int) -> dict[str, np.ndarray]:
+    name = ""
+    messages = []
     for number, value in _fields(message):
         if number == name_field and isinstance(value, memoryview):
             name = bytes(value).decode()
         elif number == blobs_field and isinstance(value, memoryview):
-            blobs.append(_blob(value))
-    return name, blobs
+            messages.append(value)
+    return {
+        f"{name}/{kind}": _blob(blob, f"{name}/{kind}", filled)
+        for kind, filled, blob in zip(("weight", "bias"), (2, 3), messages, strict=False)
+    }
 
 
-def _blob(message: memoryview) -> np.ndarray:
+def _blob(message: memoryview, name: str, filled: int) -> np.ndarray:
+    """Of an old file's four sides the first `filled` are dropped if they only fill up: all of them are 1."""
     old_shape = {1: 0, 2: 0, 3: 0, 4: 0}
     shape: tuple[int, ...] | None = None
     parts: list[np.ndarray] = []
@@ -74,15 +76,15 @@ def _blob(message: memoryview) -> np.ndarray:
             old_shape[number] = value
         elif number == 7 and isinstance(value, memoryview):
             shape = _dimensions(value)
-        elif number in (5, 8) and isinstance(value, memoryview):  # packed, or one field a number
+        elif number in (5, 8) and isinstance(value, memoryview):  # packed, or one number a field
             parts.append(np.frombuffer(value, "<f4" if number == 5 else "<f8"))
     data = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
-    if shape is None:  # always four numbers then; leading ones fill up what has fewer dimensions
+    if shape is None:  # inner products are (1, 1, out, in) then, biases (1, 1, 1, out)
         shape = tuple(old_shape.values())
-        while len(shape) > 1 and shape[0] == 1:
-            shape = shape[1:]
+        if shape[:filled] == (1,) * filled:
+            shape = shape[filled:]
     if math.prod(shape) != data.size:
-        raise ValueError(f"a blob of shape {shape} holds {data.size} numbers")
+        raise ValueError(f"{name} has {data.size} values, but its shape is {shape}")
     return data.reshape(shape)
 
 

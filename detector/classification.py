@@ -24,7 +24,15 @@ class Softmax(nn.Module):
 
 
 def output_classes(card: WeightsCard) -> tuple[DetectionClass, ...]:
-    """What each output of a network stands for; ids of the 1000 ILSVRC classes count from 0."""
+    """What each output of a network stands for; ids of the 1000 ILSVRC classes count from 0.
+
+    Raises:
+        ValueError: The outputs are not one distribution over classes.
+    """
+    if card.outputs not in ("cls1000", "detection"):
+        raise ValueError(
+            f"{card.name}: its outputs are {card.outputs}, and cannot be averaged as probabilities"
+        )
     if card.outputs == "cls1000":
         return tuple(DetectionClass(kind.index, kind.name, kind.wnid) for kind in classification_classes())
     return (*card.classes, DetectionClass(0, "background"))

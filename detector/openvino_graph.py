@@ -153,10 +153,11 @@ def _mean(x: Node, dim: Any = None, keepdim: bool = False) -> Node:
     return ops.reduce_mean(x, np.array([dim] if isinstance(dim, int) else dim, np.int64), keepdim)
 
 
-def _global_average(layer: nn.AdaptiveAvgPool2d, x: Node) -> Node:
-    if _pair(layer.output_size) != [1, 1]:  # type: ignore[arg-type]
-        raise UnknownOperationError("an adaptive pool to more than one cell has no counterpart")
-    return _mean(x, dim=(2, 3), keepdim=True)
+def _adaptive_avg_pool2d(x: Node, output_size: Any) -> Node:
+    cells = _pair(output_size)
+    if cells == [1, 1]:
+        return _mean(x, dim=(2, 3), keepdim=True)
+    return ops.adaptive_avg_pool(x, np.array(cells, np.int64))
 
 
 def _cat(tensors: list[Node], dim: int = 0) -> Node:
@@ -210,6 +211,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     F.relu: _relu,
     torch.relu: _relu,
     F.max_pool2d: _max_pool2d,
+    F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
     F.softmax: _softmax,
     F.dropout: _same,  # a network that is judged is in eval mode
     torch.cat: _cat,
@@ -244,7 +246,7 @@ MODULES: dict[Any, Callable[..., Any]] = {
     nn.MaxPool2d: lambda layer, x: _max_pool2d(
         x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
     ),
-    nn.AdaptiveAvgPool2d: _global_average,
+    nn.AdaptiveAvgPool2d: lambda layer, x: _adaptive_avg_pool2d(x, layer.output_size),
     nn.Dropout: lambda layer, x: x,
     nn.Identity: lambda layer, x: x,
 }

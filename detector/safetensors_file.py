@@ -25,18 +25,23 @@ class WeightsCard:
         name: Of the model.
         origin: How it came about and what it was initialised from.
         licence: Under which terms it may be used.
-        outputs: `cls1000`: the ILSVRC classification classes; `detection`: `classes` and, last, background.
+        outputs: `cls1000`: the ILSVRC classification classes; `detection`: `classes` and, last, background;
+            `quality`: these and, last, the region's IoU with an object; `independent`: `classes`, each on its own.
         preprocessing: The input convention of the network.
-        classes: What a network with `detection` outputs tells apart.
+        classes: What a network with other outputs than `cls1000` tells apart.
+        tap: The stage whose features a `TapClassifier` judges; None for the whole network.
+        grid: Of that classifier.
         architecture: Of the network; files written before there were others are the paper's network.
     """
 
     name: str
     origin: str
     licence: str
-    outputs: Literal["cls1000", "detection"]
+    outputs: Literal["cls1000", "detection", "quality", "independent"]
     preprocessing: Preprocessing
     classes: tuple[DetectionClass, ...] = field(default=())
+    tap: str | None = None
+    grid: int = 1
     architecture: Architecture = PAPER
 
 

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from detector.architecture import PAPER, Architecture
 from detector.architecture import TORCHVISION as TORCHVISION_ARCHITECTURE
+from detector.class_scores import IndependentScores, QualityScores
 from detector.foreign_weights import caffe_tensors, torchvision_tensors
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.safetensors_file import WeightsCard, read_weights_file
+from detector.tap_classifier import TapClassifier
 from detector.taxonomy import DET200, TrainedScores, ZeroShotScores
 
 CAFFE_INPUT = Preprocessing(channel_order="BGR", scale=1.0, mean=(104.0, 117.0, 123.0))
@@ -80,6 +82,7 @@ TORCHVISION = WeightsRecord(
     architecture=TORCHVISION_ARCHITECTURE,
     outputs="cls1000",
 )
+MODEL_FILE = "model.safetensors"  # in the folder of a training run
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
 RECORDS = {record.name: record for record in (BVLC, TORCHVISION)}
 
@@ -107,8 +110,9 @@ def find_weights(choice: str | None = None) -> WeightsRecord | Path:
         FileNotFoundError: Nothing there; the message says how to get weights.
     """
     if choice is not None:
-        if Path(choice).is_file():
-            return Path(choice)
+        for path in (Path(choice), Path(choice) / MODEL_FILE):
+            if path.is_file():
+                return path
         if choice in RECORDS:
             return RECORDS[choice]
         known = " or ".join(RECORDS)
@@ -134,12 +138,14 @@ def load_weights(source: WeightsRecord | Path, *, temperature: float = 1.0) -> R
         OSError: The file is missing, damaged, or of another kind.
         ValueError: A tensor is missing, left over or of the wrong shape: the message names it.
     """
-    network, card = load_network(source)
+    path, tensors, card = _read(source)
+    network = _network(path, tensors, card) if card.tap is None else _tap_classifier(path, tensors, card)
     zero_shot = card.outputs == "cls1000"
+    scores = {"detection": TrainedScores, "quality": QualityScores, "independent": IndependentScores}
     return RegionClassifier(
         network=network,
         preprocessing=card.preprocessing,
-        class_scores=ZeroShotScores(temperature) if zero_shot else TrainedScores(),
+        class_scores=ZeroShotScores(temperature) if zero_shot else scores[card.outputs](),
         classes=DET200 if zero_shot else card.classes,
     )
 
@@ -155,6 +161,13 @@ def load_network(source: WeightsRecord | Path, *, auxiliary: bool = False) -> tu
     Raises:
         OSError, ValueError: As `load_weights`.
     """
+    path, tensors, card = _read(source)
+    if card.tap is not None:
+        raise ValueError(f"{path}: holds classifiers of features of {card.tap}, not a whole network")
+    return _network(path, tensors, card, auxiliary=auxiliary), card
+
+
+def _read(source: WeightsRecord | Path) -> tuple[Path, dict[str, Tensor], WeightsCard]:
     if source is TORCHVISION:
         path, card = _download_torchvision(), TORCHVISION.card()
         tensors = torchvision_tensors(path)
@@ -171,17 +184,36 @@ def load_network(source: WeightsRecord | Path, *, auxiliary: bool = False) -> tu
     else:
         path = source
         tensors, card = read_weights_file(path)
+    return path, tensors, card
 
+
+def _network(
+    path: Path, tensors: dict[str, Tensor], card: WeightsCard, *, auxiliary: bool = False
+) -> GoogLeNet:
     heads = {name for name in tensors if name.startswith(("aux_4a.", "aux_4d."))}
     if not auxiliary:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
     network = GoogLeNet(
-        1000 if card.outputs == "cls1000" else len(card.classes) + 1,
+        _outputs(card),
         architecture=card.architecture,
         auxiliary=auxiliary and bool(heads),
     )
     load_state(network, tensors, path)
-    return network, card
+    return network
+
+
+def _outputs(card: WeightsCard) -> int:
+    besides = {"detection": 1, "quality": 2, "independent": 0}  # outputs that are no classes
+    return 1000 if card.outputs == "cls1000" else len(card.classes) + besides[card.outputs]
+
+
+def _tap_classifier(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> TapClassifier:
+    assert card.tap is not None
+    trunk = GoogLeNet(architecture=card.architecture)
+    features = tensors["head.weight"].shape[-1] if "head.weight" in tensors else 1
+    network = TapClassifier(trunk, tap=card.tap, grid=card.grid, in_features=features, outputs=_outputs(card))
+    load_state(network, tensors, path)
+    return network
 
 
 def describe(source: WeightsRecord | Path) -> str:

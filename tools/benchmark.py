@@ -1,6 +1,7 @@
 """Measure this project against what a user would otherwise run, both sides in one run.
 
     python tools/benchmark.py proposals --images DIR
+    python tools/benchmark.py training --annotations instances.json --images DIR
     python tools/benchmark.py eval
 
 Every benchmark prints ratios next to seconds; `python tools/benchmark.py NAME --help` says what it needs.
@@ -14,6 +15,7 @@ from detector.command_line import run
 
 BENCHMARKS = {
     "proposals": "selective search: seconds, recall and MABO beside OpenCV contrib's",
+    "training": "fine-tuning on photos beside a bare loop of the network on random tensors",
     "detect": "regions a second and whole images, beside the eager network on every box",
     "eval": "a million detections to mAP, beside pycocotools and the Rust evaluators",
 }

@@ -34,7 +34,7 @@ def model(path: Path, seed: int, classes: tuple[DetectionClass, ...] = ANIMALS) 
     architecture = Architecture(norm="none", width=1 / 8)
     network = GoogLeNet(len(classes) + 1, architecture=architecture).eval()
     torch.nn.init.normal_(network.classifier.weight, std=0.5)
-    card = WeightsCard("x", "x", "x", "detection", INPUT, classes, architecture)
+    card = WeightsCard("x", "x", "x", "detection", INPUT, classes, architecture=architecture)
     write_weights_file(path, network.state_dict(), card)
     return network
 
@@ -77,6 +77,14 @@ def test_the_1000_classes_have_their_names() -> None:
     classes = output_classes(WeightsCard("x", "x", "x", "cls1000", INPUT))
     assert len(classes) == 1000 and classes[281].wnid == "n02123045"
     assert [kind.name for kind in classes] == [kind.name for kind in classification_classes()]
+
+
+def test_outputs_that_are_no_distribution_are_refused() -> None:
+    card = WeightsCard("marsupials", "x", "x", "quality", INPUT, ANIMALS)
+    with pytest.raises(
+        ValueError, match="marsupials: its outputs are quality, and cannot be averaged as probab"
+    ):
+        output_classes(card)
 
 
 def judged(truth: int | None, *labels: int) -> Judgement:

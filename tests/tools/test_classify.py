@@ -100,7 +100,7 @@ def test_help_has_examples(classify: Classify) -> None:
 
 
 def test_more_crops_do_not_make_it_worse(classify: Classify, shared: Path) -> None:
-    """On 16 real images; README's numbers come from more."""
+    """On 10 real images; README's numbers come from more."""
     errors = []
     for num_crops in (1, 10):
         done = classify(
@@ -118,4 +118,5 @@ def test_more_crops_do_not_make_it_worse(classify: Classify, shared: Path) -> No
         found = re.search(r"top-1 error (.*)%, top-5 error (.*)%", last)
         assert found is not None
         errors.append([float(error) for error in found.groups()])
-    assert errors[1][0] <= errors[0][0] + 15 and errors[0][0] < 60  # one image is 6 or more %
+    (one_crop, one_crop_5), (ten_crops, ten_crops_5) = errors
+    assert ten_crops <= one_crop < 50 and ten_crops_5 <= one_crop_5 < 30

@@ -1,0 +1,1 @@
+"""From annotated images to a detector: data, regions, SVMs, fine-tuning and pretraining."""

@@ -1,0 +1,90 @@
+"""Images with one label each: ILSVRC CLS folders, lists, and CSV files."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.images import SUFFIXES
+from detector.taxonomy import classification_classes
+from detector.training.problems import Problems
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Files and labels of N images; `classes` names what the labels count."""
+
+    classes: tuple[str, ...]
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_folders(root: str | Path, problems: Problems) -> LabelledImages:
+    """One folder a class, as in ILSVRC CLS: `root/n01440764/*.JPEG`.
+
+    If every folder is one of the 1000 synsets, the labels are the official class indices, so that a part of the
+    classes trains the usual outputs; else classes are numbered by name.
+
+    Raises:
+        ValueError: No folders with images.
+    """
+    folders = sorted(path for path in Path(root).iterdir() if path.is_dir() and not path.name.startswith("."))
+    official = {kind.wnid: kind.index for kind in classification_classes()}
+    if folders and all(folder.name in official for folder in folders):
+        classes = tuple(official)
+        label_of = official
+    else:
+        classes = tuple(folder.name for folder in folders)
+        label_of = {name: label for label, name in enumerate(classes)}
+    paths: list[Path] = []
+    labels: list[int] = []
+    for folder in folders:
+        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not images:
+            problems.add("empty class", f"{folder}: no images of this class")
+        paths += images
+        labels += [label_of[folder.name]] * len(images)
+    if not paths:
+        raise ValueError(f"{root}: no folders with images in it, expected one folder a class")
+    return LabelledImages(classes, tuple(paths), tuple(labels))
+
+
+def read_list(
+    source: str | Path, images: str | Path, problems: Problems, classes: Sequence[str] | None = None
+) -> LabelledImages:
+    """Lines `name label` (Caffe's train.txt and val.txt, labels from 0), or CSV with columns file and label.
+
+    A CSV may call its label `det_id`, which counts from 1.
+
+    Args:
+        classes: Names of the labels; by default the 1000 synsets.
+    """
+    names = tuple(classes or (kind.wnid for kind in classification_classes()))
+    rows: list[tuple[str, int]] = []
+    text = Path(source).read_text(encoding="utf-8").splitlines()
+    try:
+        if Path(source).suffix == ".csv":
+            for row in csv.DictReader(text):
+                rows.append((row["file"], int(row["label"]) if "label" in row else int(row["det_id"]) - 1))
+        else:
+            rows = [(words[0], int(words[1])) for words in (line.split() for line in text) if words]
+    except (KeyError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{source}: expected lines `name label`, or CSV columns file and label ({error})"
+        ) from None
+    paths, labels = [], []
+    for name, label in rows:
+        path = Path(images) / name
+        if not 0 <= label < len(names):
+            problems.add("unknown class", f"{source}: {name} has the unknown label {label}")
+        elif not path.is_file():
+            problems.add("annotation without image", f"{path}: labelled, but there is no such image")
+        else:
+            paths.append(path)
+            labels.append(label)
+    if not paths:
+        raise ValueError(f"{source}: no usable images in it ({problems.summary() or 'it is empty'})")
+    return LabelledImages(names, tuple(paths), tuple(labels))

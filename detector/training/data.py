@@ -1,0 +1,136 @@
+"""The data of a training run: what to read, how to sample regions, and what came of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.images import find_images
+from detector.taxonomy import DetectionClass
+from detector.training.det_lists import read_class_lists
+from detector.training.problems import Policy, Problems
+from detector.training.readers import read_training_set
+from detector.training.region_proposals import Progress, boxes_of_images
+from detector.training.sampling import RegionTable, check_iou, region_table
+from detector.training.training_set import TrainingSet, annotated_image, join, name_empty_classes
+from proposals import SelectiveSearch
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Annotated images and their proposals.
+
+    Attributes:
+        annotations: COCO JSON files, or folders, tars or zips of VOC or ILSVRC XML.
+        images: For each of them the folder of its images; one serves all.
+        image_list: Only the images in this list (ImageSets, R-CNN's val1 and val2).
+        class_lists: Folder of ILSVRC DET lists train_1.txt .. train_200.txt.
+        unlabelled: Folders of images without any boxes: what they show is left to the teacher.
+        first: Only so many annotated images, from the start.
+        problems: `skip` leaves out unusable boxes and images and counts them; `refuse` stops at the first.
+        num_proposals: Boxes of an image, best-ranked first; None takes all.
+        proposal_files: Files or folders of proposals computed before, instead of making them.
+        proposals: Arguments of `proposals.SelectiveSearch`.
+        positive_iou: Proposals with at least this IoU with an object are its positives.
+        background_iou: Proposals below this IoU with every object are background.
+    """
+
+    annotations: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    image_list: str | None = None
+    class_lists: str | None = None
+    unlabelled: list[str] = field(default_factory=list)
+    first: int | None = None
+    problems: Policy = "skip"
+    num_proposals: int | None = 400
+    proposal_files: list[str] | None = None
+    proposals: dict[str, Any] = field(default_factory=dict)
+    positive_iou: float = 0.5
+    background_iou: float = 0.5
+
+
+def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
+    """All annotated images of a configuration.
+
+    Raises:
+        OSError, ValueError: Nothing to train on, or a problem where problems are refused.
+    """
+    if not config.annotations:
+        raise ValueError("--data.annotations is missing: name COCO JSON files or folders of XML files")
+    if len(config.images) not in (1, len(config.annotations)):
+        raise ValueError(
+            f"{len(config.annotations)} annotation sources have {len(config.images)} image folders;"
+            " give one for each, or one for all"
+        )
+    folders = config.images * (len(config.annotations) if len(config.images) == 1 else 1)
+    labelled = None if config.class_lists is None else read_class_lists(config.class_lists)
+    whole = join(
+        [
+            read_training_set(source, images, problems, image_list=config.image_list, labelled=labelled)
+            for source, images in zip(config.annotations, folders, strict=True)
+        ]
+    )
+    if config.first is not None:
+        if config.first < 1:
+            raise ValueError(f"--data.first is {config.first}, but must be at least 1")
+        whole = whole.select(range(min(config.first, len(whole))))
+    if not whole.counts().any():
+        raise ValueError("no boxes to learn from: every annotation is to be ignored or was left out")
+    name_empty_classes(whole, problems)
+    return join([whole, *(_unlabelled(folder, whole.classes, problems) for folder in config.unlabelled)])
+
+
+def _unlabelled(folder: str, classes: tuple[DetectionClass, ...], problems: Problems) -> TrainingSet:
+    """The images of a folder, each with no box and no class that is completely labelled."""
+    nothing = np.empty(0, np.int64)
+    found = [
+        annotated_image(file.name, file.path, nothing, nothing, np.zeros(len(classes), np.bool_), problems)
+        for file in find_images([folder])
+    ]
+    return TrainingSet(classes, tuple(image for image in found if image is not None))
+
+
+def read_with_boxes(
+    config: DataConfig,
+    problems: Problems,
+    *,
+    seed: int,
+    keep: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> tuple[TrainingSet, list[np.ndarray]]:
+    """The usable images of a configuration and the proposals (N, 4) of each.
+
+    Args:
+        seed: Of the ranking of proposals.
+        keep: File for proposals that are made, see `boxes_of_images`.
+        progress: Called with the numbers of images done and to do.
+    """
+    return boxes_of_images(
+        read_data(config, problems),
+        problems,
+        num_proposals=config.num_proposals,
+        search=SelectiveSearch(**config.proposals, seed=seed),
+        proposal_files=config.proposal_files,
+        keep=keep,
+        progress=progress,
+    )
+
+
+def read_regions(
+    config: DataConfig,
+    problems: Problems,
+    *,
+    seed: int,
+    keep: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> RegionTable:
+    """The regions of all images of a configuration; the arguments are those of `read_with_boxes`."""
+    check_iou(positive_iou=config.positive_iou, background_iou=config.background_iou)
+    training_set, boxes = read_with_boxes(config, problems, seed=seed, keep=keep, progress=progress)
+    return region_table(
+        training_set,
+        boxes.__getitem__,
+        positive_iou=config.positive_iou,
+        background_iou=config.background_iou,
+    )

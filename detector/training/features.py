@@ -1,0 +1,161 @@
+"""Network over regions: the features of a stage, computed once and kept on disk.
+
+What lies below the frozen part of a network gives the same for a region every time it is trained on. On a CPU
+these stages are nearly all the work, so they run once.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from detector.googlenet import GoogLeNet
+from detector.images import read_image
+from detector.region_classifier import Preprocessing, RegionClassifier
+from detector.regions import warp_regions
+from detector.runtime import Runtime
+from detector.tap_classifier import tap_features
+from detector.training.sampling import RegionTable
+from eval.atomic import writing
+
+Progress = Callable[[int, int], None]
+
+
+class StageFeatures(nn.Module):
+    """Pixels of regions to the output of a stage, averaged over the cells of a grid if one is given."""
+
+    def __init__(self, classifier: RegionClassifier, tap: str, grid: int | None = None) -> None:
+        super().__init__()
+        self.classifier, self.tap, self.grid = classifier, tap, grid
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """(R, 3, S, S) RGB of 0..255 -> (R, ...)."""
+        network = self.classifier.network
+        assert isinstance(network, GoogLeNet)
+        x = self.classifier.normalize(regions)
+        if self.grid is None:
+            return network.taps(x, [self.tap])[self.tap]
+        return tap_features(network, x, self.tap, self.grid)
+
+
+def region_features(
+    table: RegionTable,
+    run: Runtime,
+    *,
+    preprocessing: Preprocessing,
+    start: int = 0,
+    mirror: bool = False,
+    batch_size: int = 8,
+) -> Iterator[np.ndarray]:
+    """Features of the regions from `start` on, in blocks (n, ...) in the order of the table.
+
+    The table has to be sorted by image, as `region_table` makes it: an image is read once.
+
+    Args:
+        run: RGB pixels (n, S, S, 3) -> features (n, ...), see `detector.runtime`.
+        mirror: Mirror the regions.
+    """
+    order = np.arange(start, len(table))
+    for of_image in np.split(order, np.flatnonzero(np.diff(table.image[start:])) + 1):
+        if not len(of_image):
+            continue
+        image = read_image(table.training_set.images[int(table.image[of_image[0]])].path)
+        for rows in np.split(of_image, range(batch_size, len(of_image), batch_size)):
+            regions = cut_regions(image, table.boxes[rows], preprocessing)
+            yield run(np.ascontiguousarray(regions[:, :, ::-1] if mirror else regions))
+
+
+def cut_regions(image: np.ndarray, boxes: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The regions (R, S, S, 3) of boxes (R, 4) as the network wants them."""
+    return warp_regions(
+        image,
+        boxes,
+        size=preprocessing.size,
+        context=preprocessing.context,
+        crop=preprocessing.crop,
+        fill=preprocessing.mean_colour(),
+    )
+
+
+def cached_features(
+    path: Path,
+    table: RegionTable,
+    blocks: Callable[..., Iterator[np.ndarray]],
+    *,
+    key: Mapping[str, Any],
+    progress: Progress = lambda done, total: None,
+) -> np.ndarray:
+    """Features (R, ...) float16 of a table, from the file `path` (.npy), which is filled where it has to be.
+
+    A stopped run leaves `<path>.unfinished` with its journal; the next goes on there.
+
+    Args:
+        blocks: Gives the features from the row `start` on, such as `region_features` with its other arguments.
+        key: What else the features depend on: weights, stage, size. Other values, or other regions, start anew.
+
+    Returns:
+        The file, mapped into memory for reading.
+    """
+    fingerprint = _fingerprint(table, key)
+    finished, unfinished = path.with_suffix(".json"), Path(f"{path}.unfinished")
+    if path.is_file() and _noted(finished).get("fingerprint") == fingerprint:
+        progress(len(table), len(table))
+        return np.load(path, mmap_mode="r")
+    journal = Path(f"{unfinished}.json")
+    noted = _noted(journal)
+    done, target = 0, None
+    if noted.get("fingerprint") == fingerprint and unfinished.is_file():
+        done, target = int(noted["done"]), np.lib.format.open_memmap(unfinished, mode="r+")
+    progress(done, len(table))
+    for block in blocks(start=done):
+        if target is None:
+            target = np.lib.format.open_memmap(
+                unfinished, mode="w+", dtype=np.float16, shape=(len(table), *block.shape[1:])
+            )
+        target[done : done + len(block)] = block
+        done += len(block)
+        if done % 1024 < len(block) or done == len(table):
+            target.flush()
+            _note(journal, {"fingerprint": fingerprint, "done": done})
+        progress(done, len(table))
+    if target is None:
+        raise ValueError("no regions to compute features of")
+    finished.unlink(missing_ok=True)  # of an older file: it must never stand beside the new one
+    target.flush()
+    unfinished.replace(path)
+    _note(finished, {"fingerprint": fingerprint})
+    journal.unlink()
+    return np.load(path, mmap_mode="r")
+
+
+def _fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode())
+    names = [f"{image.name} {image.path.stat().st_size}" for image in table.training_set.images]
+    for part in ("\n".join(names).encode(), table.image.tobytes(), table.boxes.tobytes()):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _note(path: Path, content: Mapping[str, Any]) -> None:
+    with writing(path) as file:
+        json.dump(content, file)
+
+
+def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of a network's weights, for `key`."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

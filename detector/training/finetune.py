@@ -1,0 +1,370 @@
+"""From a classifier to a detector: the regions of annotated images teach it classes, background and fit."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from detector.class_scores import QualityScores
+from detector.configuration import choose_device
+from detector.googlenet import GoogLeNet, Logits
+from detector.region_classifier import Normalize, RegionClassifier
+from detector.runtime import RuntimeName, choose_runtime
+from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.taxonomy import DetectionClass, TrainedScores, ZeroShotScores
+from detector.training.batches import Batches, FeatureBatches, PixelBatches, Teacher
+from detector.training.checkpoint import FILE
+from detector.training.data import DataConfig, read_regions, read_with_boxes
+from detector.training.display import bar
+from detector.training.features import StageFeatures, cached_features, region_features, weights_fingerprint
+from detector.training.fit import FitConfig, fit
+from detector.training.head import detection_head
+from detector.training.losses import RegionTargets, region_losses
+from detector.training.problems import Problems
+from detector.training.processes import Processes, processes, was_restarted
+from detector.training.region_picture import write_region_picture
+from detector.training.sampling import BatchPlan, RegionTable, table_summary, thinned
+from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
+from detector.training.validation import mean_ap_of
+from detector.weights import MODEL_FILE
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """A run of `train.py finetune`.
+
+    Attributes:
+        data: Annotated images and proposals.
+        validation: Images to measure mAP on; none by default.
+        fit: The learning itself.
+        weights: What training starts from, as for detection.
+        output: Folder of the model and what belongs to it.
+        freeze: The stage up to which weights stay as they are; None trains everything.
+        cache: Compute the features of the frozen stages once and keep them on disk.
+        auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
+        cache_mirrored: Also those of mirrored regions, at twice the work and space.
+        head: `classes` starts from the rows of the classification layer, `random` from nothing.
+        quality: Also learn to predict a region's IoU, which scores are multiplied with.
+        quality_weight: Of its loss.
+        teacher_weight: How much regions of unlabelled classes hold on to the scores of the first weights; needs
+            `cache`.
+        positives: Object regions in a batch.
+        backgrounds: Background regions in a batch.
+        max_positives: Most proposals on objects of an image that are used, besides the annotated boxes.
+        max_backgrounds: Most background regions of an image that are used.
+        mirror: Mirror half of the regions.
+        colour_strength: Of random brightness, contrast and saturation.
+        dropout: Share of the pooled features that is dropped.
+        size: Side of a region in pixels; None takes that of the weights.
+        context: Pixels of surroundings on each side of a region; None takes that of the weights, in proportion.
+        batch_size: Regions at a time when features are computed.
+        runtime: How the network runs when features are computed, see `detector.runtime`.
+        device: `auto` takes a GPU if there is one.
+        seed: Of every random choice.
+        resume: Go on from the checkpoint in the output folder.
+        dry_run: Read the data, draw the picture of regions, and stop.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    validation: DataConfig = field(default_factory=DataConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    weights: str | None = None
+    output: str = "finetuned"
+    freeze: str | None = None
+    cache: bool = False
+    cache_mirrored: bool = False
+    auxiliary: bool = False
+    head: Literal["classes", "random"] = "classes"
+    quality: bool = False
+    quality_weight: float = 1.0
+    teacher_weight: float = 0.0
+    positives: int = 32
+    backgrounds: int = 96
+    max_positives: int = 30
+    max_backgrounds: int = 100
+    mirror: bool = True
+    colour_strength: float = 0.0
+    dropout: float = 0.4
+    size: int | None = None
+    context: int | None = None
+    batch_size: int = 8
+    runtime: RuntimeName = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+    resume: bool = False
+    dry_run: bool = False
+
+
+class Trainee(nn.Module):
+    """What is trained: the network behind its normalisation, or its stages behind a frozen one."""
+
+    def __init__(self, network: GoogLeNet, normalize: Normalize, tap: str | None) -> None:
+        super().__init__()
+        self.network, self.normalize, self.tap = network, normalize, tap
+
+    def forward(self, inputs: Tensor) -> Tensor | Logits:
+        """Pixels (R, 3, S, S) uint8, or features (R, ...) of the stage `tap` -> logits (R, outputs)."""
+        if self.tap is not None:
+            return self.network.resume(inputs, after=self.tap)
+        return self.network(self.normalize(inputs))
+
+
+def finetune(config: Finetuning, console: Console) -> Path | None:
+    """Fine-tune and return the file of the detector; None after a dry run.
+
+    Raises:
+        OSError, ValueError: What keeps a detector from being made, in one sentence.
+    """
+    _check(config)
+    device = choose_device(config.device)
+    with processes(device) as here:
+        if device.type == "cuda" and here.count > 1:
+            device = torch.device("cuda", here.local_rank)
+        quiet = console if here.first else Console(quiet=True)
+        output = output_folder(config.output)
+        # What takes long is done by the first process and kept in files, which the others then read.
+        if here.first:
+            prepared = _prepare(config, output, quiet, device, first=here.first)
+        here.barrier()
+        if not here.first:
+            prepared = _prepare(config, output, quiet, device, first=here.first)
+        if config.dry_run:
+            return None
+        return _train(config, prepared, output, quiet, device, here)
+
+
+def _check(config: Finetuning) -> None:
+    if config.cache and config.freeze is None:
+        raise ValueError("--cache keeps the features of frozen stages: name the last of them with --freeze")
+    if config.teacher_weight and not config.cache:
+        raise ValueError("--teacher-weight needs --cache: the teacher judges cached features")
+    if config.auxiliary and config.cache:
+        raise ValueError("--auxiliary looks at stages in the middle of the network, and --cache skips these")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    classifier: RegionClassifier  # what training starts from
+    name: str
+    network: GoogLeNet  # with the new head
+    batches: Batches
+    table: RegionTable
+
+
+def _prepare(
+    config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
+) -> _Prepared:
+    problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
+    classifier, name = start_weights(config.weights, config.size, config.context)
+    if config.freeze is not None:
+        assert isinstance(classifier.network, GoogLeNet)
+        stage_name(classifier.network, config.freeze)  # a wrong one is said before the long work
+    console.print(f"start: {name}", soft_wrap=True)
+    with bar(console, "proposals") as progress:
+        table = read_regions(
+            config.data, problems, seed=config.seed, keep=output / "proposals.npz", progress=progress
+        )
+    table = thinned(
+        table, positives=config.max_positives, backgrounds=config.max_backgrounds, seed=config.seed
+    )
+    console.print(", ".join(f"{count:,} {what}" for what, count in table_summary(table)))
+    if problems.counts:
+        console.print(f"left out in all: {problems.summary()}")
+    plan = BatchPlan(table, positives=config.positives, backgrounds=config.backgrounds, seed=config.seed)
+    if first:
+        write_region_picture(
+            output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
+        )
+    network = _with_head(config, classifier, table.training_set.classes)
+    batches: Batches
+    if config.cache and not config.dry_run:
+        features, teacher = _cached(config, classifier, table, output, console, device)
+        batches = FeatureBatches(table, plan, features, teacher=teacher)
+    else:
+        batches = PixelBatches(
+            table,
+            plan,
+            preprocessing=classifier.preprocessing,
+            mirror=config.mirror,
+            colour_strength=config.colour_strength,
+        )
+    return _Prepared(classifier, name, network, batches, table)
+
+
+def _with_head(
+    config: Finetuning, classifier: RegionClassifier, classes: tuple[DetectionClass, ...]
+) -> GoogLeNet:
+    """A copy of the network with outputs for the classes, background and, if wanted, the fit."""
+    start = classifier.network
+    assert isinstance(start, GoogLeNet)
+    outputs = len(classes) + 1 + config.quality
+    network = GoogLeNet(
+        outputs, architecture=start.architecture, auxiliary=config.auxiliary, dropout=config.dropout
+    )
+    network.load_state_dict(body_of(start), strict=False)  # but for the outputs
+    network.classifier = start.classifier
+    trained = not isinstance(classifier.class_scores, ZeroShotScores)
+    if not (trained and classifier.classes == classes and start.classifier.out_features == outputs):
+        source = start.classifier
+        if config.head == "random" or trained:
+            source = nn.Linear(source.in_features, 1)  # of another kind: gives no rows
+        network.classifier = detection_head(source, classes, quality=config.quality, seed=config.seed)
+    network.freeze(config.freeze)
+    return network
+
+
+def _cached(
+    config: Finetuning,
+    classifier: RegionClassifier,
+    table: RegionTable,
+    output: Path,
+    console: Console,
+    device: torch.device,
+) -> tuple[list[np.ndarray], Teacher | None]:
+    """Features of the frozen stages, of the regions and maybe of their mirror images; the teacher's opinion."""
+    assert isinstance(classifier.network, GoogLeNet) and config.freeze is not None
+    tap = stage_name(classifier.network, config.freeze)
+    preprocessing = classifier.preprocessing
+    key = {
+        "weights": weights_fingerprint(classifier.network.state_dict()),
+        "preprocessing": asdict(preprocessing),
+        "tap": tap,
+    }
+    run = choose_runtime(StageFeatures(classifier, tap), config.runtime, device, size=preprocessing.size)
+    found = []
+    for mirror in (False, True)[: 1 + config.cache_mirrored]:
+        blocks = partial(
+            region_features,
+            table,
+            run,
+            preprocessing=preprocessing,
+            mirror=mirror,
+            batch_size=config.batch_size,
+        )
+        path = output / ("features_mirrored.npy" if mirror else "features.npy")
+        with bar(console, "features") as progress:
+            features = cached_features(path, table, blocks, key=key | {"mirror": mirror}, progress=progress)
+        found.append(features)
+    if not config.teacher_weight:
+        return found, None
+    if not isinstance(classifier.class_scores, ZeroShotScores):
+        raise ValueError("--teacher-weight: the first weights have no zero-shot scores to hold on to")
+    if table.training_set.classes != classifier.classes:
+        raise ValueError(
+            "--teacher-weight: the training data's classes are not those of the zero-shot scores"
+        )
+    classifier.eval().to(device)
+    opinions = [
+        _opinion(classifier, found[0][start : start + 256], tap, device)
+        for start in range(0, len(table), 256)
+    ]
+    return found, Teacher(np.concatenate(opinions), config.teacher_weight)
+
+
+@torch.inference_mode()
+def _opinion(model: RegionClassifier, features: np.ndarray, tap: str, device: torch.device) -> np.ndarray:
+    """Probabilities (R, C + 1) float16 of the starting network; background is what is none of the classes."""
+    network = model.network
+    assert isinstance(network, GoogLeNet)
+    scores = model.class_scores(
+        network.resume(torch.from_numpy(features.astype(np.float32)).to(device), after=tap)
+    )
+    background = (1 - scores.sum(dim=1, keepdim=True)).clamp_min(0)
+    return torch.cat([scores, background], dim=1).cpu().numpy().astype(np.float16)
+
+
+def _train(
+    config: Finetuning,
+    prepared: _Prepared,
+    output: Path,
+    console: Console,
+    device: torch.device,
+    here: Processes,
+) -> Path:
+    classifier, classes = prepared.classifier, prepared.table.training_set.classes
+    settings = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "validation")
+    }
+    trainee = Trainee(prepared.network, classifier.normalize, config.freeze if config.cache else None)
+
+    def losses(outputs: Tensor | Logits, targets: RegionTargets) -> dict[str, Tensor]:
+        return region_losses(outputs, targets, quality_weight=config.quality_weight)
+
+    result = fit(
+        trainee,
+        prepared.batches,
+        losses,
+        config.fit,
+        folder=output,
+        settings=settings,
+        seed=config.seed,
+        resume=config.resume or (was_restarted() and (output / FILE).is_file()),
+        console=console,
+        device=device,
+        here=here,
+        evaluate=_validation(config, classifier, classes, console, device, here),
+    )
+    path = output / MODEL_FILE
+    if here.first:
+        trained = result.network
+        assert isinstance(trained, GoogLeNet)
+        card = WeightsCard(
+            name=output.name,
+            origin=f"fine-tuned on {int(prepared.table.given.sum())} objects of"
+            f" {len(prepared.table.training_set)} images, from {prepared.name}",
+            licence="that of the first weights and of the training images",
+            outputs="quality" if config.quality else "detection",
+            preprocessing=classifier.preprocessing,
+            classes=classes,
+            architecture=trained.architecture,
+        )
+        write_weights_file(path, without_auxiliaries(trained.state_dict()), card)
+    here.barrier()
+    return path
+
+
+def _validation(
+    config: Finetuning,
+    classifier: RegionClassifier,
+    classes: tuple[DetectionClass, ...],
+    console: Console,
+    device: torch.device,
+    here: Processes,
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    if not config.validation.annotations:
+        return None
+    problems = Problems(config.validation.problems, lambda line: console.print(f"left out: {line}"))
+    keep = Path(config.output) / "validation_proposals.npz"
+    if not here.first:
+        here.barrier()
+    images, boxes = read_with_boxes(config.validation, problems, seed=config.seed, keep=keep)
+    if here.first:
+        here.barrier()
+    if images.classes != classes:
+        raise ValueError("the validation images have other classes than the training images")
+    measure = mean_ap_of(
+        images,
+        boxes,
+        class_scores=QualityScores() if config.quality else TrainedScores(),
+        preprocessing=classifier.preprocessing,
+        classes=classes,
+        device=device,
+        here=here,
+    )
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        network = model.network
+        assert isinstance(network, GoogLeNet)
+        return {"mean_ap": measure(network)}
+
+    return evaluate

@@ -1,0 +1,230 @@
+"""The training loop: batches in, better weights out, stopped and resumed at will, on one process or many."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from detector.training.batches import Batches, Steps
+from detector.training.checkpoint import FILE, load_checkpoint, save_checkpoint
+from detector.training.display import bar
+from detector.training.processes import Processes
+from detector.training.run_log import RunLog
+from detector.training.schedule import Schedule
+
+Losses = Callable[[Any, Any], dict[str, Tensor]]  # outputs, targets -> sums over the batch, by name
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How weights are learnt.
+
+    Attributes:
+        epochs: Passes over the object regions, or images.
+        steps: Steps instead of epochs.
+        learning_rate: At first, see `schedule`.
+        momentum: Of stochastic gradient descent.
+        weight_decay: Likewise.
+        schedule: How the learning rate goes down.
+        averaging: Decay of the running (Polyak) average of the weights, which is the result; 0 averages nothing.
+        precision: Of the network's arithmetic; the weights stay float32.
+        accumulate: Parts that a batch is computed in, where it does not fit into memory.
+        clip_norm: Largest norm of the gradient; None lets it be.
+        log_every: Steps between lines of the log.
+        checkpoint_every: Steps between checkpoints.
+        evaluate_every: Steps between measurements on the validation images; 0 measures at the end.
+        workers: Processes that prepare batches ahead; 0 prepares them in between.
+    """
+
+    epochs: float = 8.0
+    steps: int | None = None
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 2e-4
+    schedule: Schedule = field(default_factory=Schedule)
+    averaging: float = 0.999
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: int = 1
+    clip_norm: float | None = None
+    log_every: int = 10
+    checkpoint_every: int = 200
+    evaluate_every: int = 0
+    workers: int = 0
+
+
+def number_of_steps(config: FitConfig, batches: Batches) -> int:
+    """How many steps a run has.
+
+    Raises:
+        ValueError: A number that makes no sense.
+    """
+    for name in ("learning_rate", "log_every", "checkpoint_every", "accumulate"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"--fit.{name} is {getattr(config, name)}, but must be above 0")
+    if not 0 <= config.averaging < 1:
+        raise ValueError(f"--fit.averaging is {config.averaging}, but must lie between 0 and 1")
+    steps = math.ceil(config.epochs * batches.steps_per_epoch) if config.steps is None else config.steps
+    if steps < 1:
+        raise ValueError(f"{steps} steps of training are asked for, but at least 1 is needed")
+    return steps
+
+
+def fit(
+    network: nn.Module,
+    batches: Batches,
+    losses: Losses,
+    config: FitConfig,
+    *,
+    folder: Path,
+    settings: dict[str, Any],
+    seed: int,
+    resume: bool,
+    console: Console,
+    device: torch.device,
+    here: Processes | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> nn.Module:
+    """Train and return the averaged network.
+
+    The gradient of a step is that of the sum of the losses over the whole batch divided by its size, however many
+    processes share it.
+
+    Args:
+        network: The parameters that require gradients are trained.
+        losses: Network outputs and targets -> sums over their rows.
+        folder: Takes `checkpoint.safetensors`, `log.csv` and `tensorboard/`.
+        settings: What the result depends on: a checkpoint of other settings is not resumed.
+        seed: Of dropout.
+        resume: Go on from the checkpoint.
+        here: This process among those of the run.
+        evaluate: Measures a network: columns of the log by name; all processes call it.
+    """
+    here = here or Processes()
+    steps = number_of_steps(config, batches)
+    share = here.share(batches.batch_size)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(
+        trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True)
+    half = PRECISIONS[config.precision]
+    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    path, done = folder / FILE, 0
+    if resume:
+        done, state = load_checkpoint(
+            path, network=network, average=average, optimizer=optimizer, settings=settings
+        )
+        if state:
+            scaler.load_state_dict(state)
+        if here.first:
+            console.print(f"resumed after step {done} of {steps}")
+    model = network if here.count == 1 else DistributedDataParallel(network)
+    loader: DataLoader[Any] = DataLoader(
+        Steps(batches, done, steps, share), batch_size=None, num_workers=config.workers
+    )
+
+    def checkpoint(step: int) -> None:
+        if here.first:
+            save_checkpoint(
+                path,
+                step=step,
+                network=network,
+                average=average,
+                optimizer=optimizer,
+                scaler=scaler.state_dict(),
+                settings=settings,
+            )
+        here.barrier()
+
+    with RunLog(folder, done, here.first) as log, bar(console, "training") as progress:
+        since, clock = done, time.perf_counter()
+        for step, batch in enumerate(loader, start=done):
+            progress(step, steps)
+            rate = config.learning_rate * config.schedule.factor_at(
+                step, steps=steps, steps_per_epoch=batches.steps_per_epoch
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            # Each step has its own random numbers (dropout), so that a resumed run draws the same ones.
+            torch.manual_seed((seed * 1_000_003 + step) * 1009 + here.rank)
+            sums = _gradient(model, batch, losses, scaler, config, device, batches.batch_size, here.count)
+            if config.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if config.averaging:
+                average.update_parameters(network)
+            finished, last = step + 1, step + 1 == steps
+            measured = evaluate and (
+                last or (config.evaluate_every > 0 and finished % config.evaluate_every == 0)
+            )
+            if finished % config.log_every == 0 or last or measured:
+                names = list(sums)
+                means = here.sum(torch.stack([sums[name] for name in names])) / batches.batch_size
+                values = dict(zip(names, means.tolist(), strict=True))
+                loss = sum(values.values())
+                if not math.isfinite(loss):
+                    raise ValueError(
+                        f"the loss is {loss} after step {finished}: lower --fit.learning_rate, or set"
+                        " --fit.clip_norm; the last checkpoint is intact"
+                    )
+                seconds = time.perf_counter() - clock
+                speed = (finished - since) * batches.batch_size / max(seconds, 1e-9)
+                values |= {"loss": loss, "learning_rate": rate, "regions_per_second": speed}
+                values["epoch"] = finished / batches.steps_per_epoch
+                if evaluate and measured:
+                    values |= evaluate(average.module if config.averaging else network)
+                log.write(finished, values)
+                since, clock = finished, time.perf_counter()
+            if finished % config.checkpoint_every == 0 or last:
+                checkpoint(finished)
+        progress(steps, steps)
+    return average.module if config.averaging else network
+
+
+def _gradient(
+    model: nn.Module,
+    batch: Any,
+    losses: Losses,
+    scaler: torch.amp.GradScaler,
+    config: FitConfig,
+    device: torch.device,
+    batch_size: int,
+    count: int,
+) -> dict[str, Tensor]:
+    """Add up the gradients of a batch, part by part; returns the sums of the losses, by name."""
+    model.train()
+    half = PRECISIONS[config.precision]
+    rows = len(batch.inputs)
+    each = -(-rows // config.accumulate)
+    sums: dict[str, Tensor] = {}
+    for start in range(0, rows, each):
+        part = slice(start, start + each)
+        inputs = batch.inputs[part].to(device, non_blocking=True)
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        last = start + each >= rows
+        apart = model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+        with apart:
+            with torch.autocast(device.type, dtype=half, enabled=half is not None):
+                found = losses(model(inputs), batch.targets[part].to(device))
+            # DDP takes the mean over the processes, and this is to be the sum over all of them.
+            total = torch.stack(list(found.values())).sum() * (count / batch_size)
+            scaler.scale(total).backward()
+        for name, value in found.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+    return sums

@@ -1,0 +1,51 @@
+"""The first weights of a detection head, made of those of the classification head."""
+
+import torch
+from torch import Tensor, nn
+
+from detector.taxonomy import DetectionClass, classification_classes
+
+
+def members(classes: tuple[DetectionClass, ...]) -> list[list[int]]:
+    """For each detection class the classification outputs that fall under it; none for a class unknown there."""
+    found: list[list[int]] = []
+    for kind in classes:
+        found.append([c.index for c in classification_classes() if kind.wnid and kind.id == c.det_id])
+    return found
+
+
+@torch.no_grad()
+def detection_head(
+    classifier: nn.Linear, classes: tuple[DetectionClass, ...], *, quality: bool, seed: int
+) -> nn.Linear:
+    """A linear layer of the classes, background, and if wanted the region's fit.
+
+    A class gets the mean of the rows of its members, and log(their number) on the bias, which is the logarithm of the
+    sum of their exponentials where they agree; background likewise all rows of no class. So the untrained head
+    scores nearly like the zero-shot detector. A class without members starts small and random. The fit starts at
+    one half for every region.
+
+    Args:
+        classifier: (1000, D), of the ILSVRC classification classes; another number of outputs gives no rows.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(classifier.in_features, len(classes) + 1 + quality)
+    head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.01)
+    head.bias.zero_()
+    if classifier.out_features == len(classification_classes()):
+        groups = members(classes)
+        taken = {index for group in groups for index in group}
+        others = [index for index in range(classifier.out_features) if index not in taken]
+        for row, group in enumerate([*groups, others]):
+            if group:
+                weight, bias = mean_row(classifier, group)
+                head.weight[row], head.bias[row] = weight, bias
+    if quality:
+        head.weight[-1].zero_()
+    return head
+
+
+def mean_row(classifier: nn.Linear, group: list[int]) -> tuple[Tensor, Tensor]:
+    """Weight (D,) and bias () of one output that stands for several."""
+    bias = classifier.bias[group].mean() + torch.log(torch.tensor(float(len(group))))
+    return classifier.weight[group].mean(dim=0), bias

@@ -1,0 +1,62 @@
+"""The options of training runs: the fields of their configurations, and short names for the commonest."""
+
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+import docstring_parser
+from jsonargparse import ActionYesNo, Namespace
+
+from detector.command_line import ArgumentParser
+
+Configuration = TypeVar("Configuration")
+SHORT = ("annotations", "images")  # of the data: what everybody has to name
+
+
+def add_training_options(parser: ArgumentParser, configuration: type) -> None:
+    """An option `--batch-size` for the field `batch_size`, `--svm.passes` for those of parts.
+
+    Types, defaults and explanations are the dataclass's own. Data also has the short `--annotations`.
+    """
+    texts = {
+        item.arg_name: item.description for item in docstring_parser.parse(configuration.__doc__ or "").params
+    }
+    types = get_type_hints(configuration)
+    for field in fields(configuration):
+        option, kind = f"--{field.name.replace('_', '-')}", types[field.name]
+        if is_dataclass(kind):
+            parser.add_class_arguments(kind, field.name)
+        elif kind is bool:
+            switch = ActionYesNo(no_prefix="no-")
+            parser.add_argument(option, action=switch, default=_default(field), help=texts[field.name])
+        else:
+            parser.add_argument(option, type=kind, default=_default(field), help=texts[field.name])
+    if "data" in types and "annotations" in types["data"].__dataclass_fields__:
+        for name in SHORT:
+            parser.add_argument(
+                f"--{name}", type=str, nargs="+", metavar="PATH", help=f"short for --data.{name}"
+            )
+
+
+def training_configuration(arguments: Namespace, configuration: type[Configuration]) -> Configuration:
+    """The parsed options as a configuration."""
+    values: dict[str, Any] = arguments.as_dict()
+    for name in SHORT:
+        given = values.pop(name, None)
+        if given is not None:
+            values["data"][name] = given
+    return _built(configuration, values)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _built(configuration: type[Configuration], values: dict[str, Any]) -> Configuration:
+    """The dataclass of nested plain values; those of other options are left out."""
+    types = get_type_hints(configuration)
+    return configuration(
+        **{
+            name: _built(types[name], values[name]) if is_dataclass(types[name]) else values[name]
+            for name in (field.name for field in fields(configuration))  # type: ignore[arg-type]
+        }
+    )

@@ -1,0 +1,40 @@
+"""What is wrong with training data: refused at once, or left out, named and counted at the end."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+Policy = Literal["skip", "refuse"]
+SHOWN = 3  # problems of a kind that are named when they occur; all are counted
+
+
+class Problems:
+    """Collects what is wrong with the data, each in one sentence.
+
+    Args:
+        policy: `refuse` raises ValueError at the first; `skip` leaves out what it is about.
+        report: Told the first few problems of each kind when they occur.
+    """
+
+    def __init__(
+        self, policy: Policy = "skip", report: Callable[[str], None] = lambda sentence: None
+    ) -> None:
+        self.policy = policy
+        self.report = report
+        self.counts: Counter[str] = Counter()
+
+    def add(self, kind: str, sentence: str) -> None:
+        """Note a problem of a kind, such as "box outside the image".
+
+        Raises:
+            ValueError: The policy is to refuse.
+        """
+        if self.policy == "refuse":
+            raise ValueError(sentence)
+        self.counts[kind] += 1
+        if self.counts[kind] <= SHOWN:
+            self.report(sentence)
+
+    def summary(self) -> str:
+        """One line: how many of each kind were left out; empty if there were none."""
+        return ", ".join(f"{count} x {kind}" for kind, count in sorted(self.counts.items()))

@@ -1,0 +1,218 @@
+"""Annotations of every common layout to a `TrainingSet`: COCO JSON, VOC and ILSVRC DET XML."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.taxonomy import DET200, DetectionClass
+from detector.training.det_lists import labelled_by_folder
+from detector.training.problems import Problems
+from detector.training.training_set import IGNORE, AnnotatedImage, TrainingSet, annotated_image
+from eval.coco import read_file
+from eval.inputs import is_json
+from eval.voc import VOC_CLASSES
+from eval.xml_files import XmlFile, XmlObject, iterate_xml_files, parse_annotation
+
+_WNID = re.compile(r"n\d{8}")
+_SUFFIXES = ("JPEG", "jpg", "jpeg", "JPG", "png")
+
+
+def read_training_set(
+    source: str | Path,
+    images: str | Path,
+    problems: Problems,
+    *,
+    image_list: str | Path | None = None,
+    labelled: Mapping[str, Mapping[int, bool]] | None = None,
+) -> TrainingSet:
+    """Read annotations: COCO instances (a JSON file), or VOC or ILSVRC XML (a folder, tar or zip).
+
+    Args:
+        source: The annotations.
+        images: Folder that the images' names are relative to.
+        problems: Told what is wrong.
+        image_list: Only these images: lines whose first word is a name (ImageSets, R-CNN's val1 and val2).
+        labelled: What class lists say of an image, see `detector.training.det_lists.read_class_lists`.
+
+    Raises:
+        OSError, ValueError: Nothing can be read, or problems are refused.
+    """
+    wanted = None if image_list is None else set(read_names(image_list))
+    if is_json(source):
+        found = read_coco(source, images, problems, wanted)
+    else:
+        found = read_xml(source, images, problems, wanted, labelled)
+    if not found.images:
+        raise ValueError(f"{source}: no usable training images in it ({problems.summary() or 'it is empty'})")
+    return found
+
+
+def read_names(path: str | Path) -> list[str]:
+    """The first word of each line of an image list; what follows (an index, a flag) is not looked at."""
+    names = [line.split()[0] for line in Path(path).read_text(encoding="utf-8").splitlines() if line.split()]
+    if not names:
+        raise ValueError(f"{path}: no images in it, expected a name in each line")
+    return names
+
+
+def _listed(name: str, wanted: set[str] | None) -> bool:
+    """Whether an image list has the image, with or without suffix and folder."""
+    return wanted is None or not wanted.isdisjoint(
+        {name, str(Path(name).with_suffix("")), Path(name).name, Path(name).stem}
+    )
+
+
+def read_coco(
+    source: str | Path, images: str | Path, problems: Problems, wanted: set[str] | None = None
+) -> TrainingSet:
+    """Read COCO instances; `iscrowd`, and `category_id` 0 where no category has it, mean: ignore.
+
+    An image may have `labelled_classes`, a list of category ids whose every instance is boxed. Without it all
+    are, as in COCO itself.
+    """
+    file = read_file(source)
+    if file.images is None or file.categories is None:
+        raise ValueError(f"{source}: no `images` and `categories` in it, expected COCO instances")
+    classes = tuple(
+        DetectionClass(int(row["id"]), str(row.get("name", row["id"])), str(row.get("wnid", "")))
+        for row in sorted(file.categories, key=lambda row: int(row["id"]))
+    )
+    if not classes:
+        raise ValueError(f"{source}: no categories in it")
+    label_of = {kind.id: label for label, kind in enumerate(classes)}
+    _, image_ids, category_ids, crowd = file.records.whole
+    rows_of: dict[int, list[int]] = {int(row["id"]): [] for row in file.images}
+    for row, image_id in enumerate(image_ids.tolist()):
+        if image_id in rows_of:
+            rows_of[image_id].append(row)
+        else:
+            problems.add(
+                "annotation without image",
+                f"{source}: annotation {row + 1} belongs to image {image_id}, which is not listed",
+            )
+    found = []
+    for image in file.images:
+        name = str(image["file_name"])
+        if not _listed(name, wanted):
+            continue
+        boxes, labels = [], []
+        for row in rows_of[int(image["id"])]:
+            category = int(category_ids[row])
+            x, y, width, height = file.records.boxes[row]
+            if crowd[row] or (category == 0 and category not in label_of):
+                label = IGNORE
+            elif category in label_of:
+                label = label_of[category]
+            else:
+                problems.add("unknown class", f"{source}: {name} has a box of the unknown class {category}")
+                continue
+            boxes.append((x, y, x + width, y + height))
+            labels.append(label)
+        annotated = annotated_image(
+            name,
+            Path(images) / name,
+            np.array(boxes).reshape(-1, 4),
+            np.array(labels, np.int64),
+            _labelled_classes(source, image, label_of, problems),
+            problems,
+        )
+        if annotated is not None:
+            found.append(annotated)
+    return TrainingSet(classes, tuple(found))
+
+
+def _labelled_classes(
+    source: str | Path, image: dict[str, Any], label_of: Mapping[int, int], problems: Problems
+) -> np.ndarray:
+    labelled = np.full(len(label_of), "labelled_classes" not in image)
+    for category in image.get("labelled_classes", ()):
+        if category in label_of:
+            labelled[label_of[category]] = True
+        else:
+            problems.add(
+                "unknown class", f"{source}: {image['file_name']} labels the unknown class {category}"
+            )
+    return labelled
+
+
+def read_xml(
+    source: str | Path,
+    images: str | Path,
+    problems: Problems,
+    wanted: set[str] | None = None,
+    labelled: Mapping[str, Mapping[int, bool]] | None = None,
+) -> TrainingSet:
+    """Read VOC or ILSVRC DET XML, told apart by their class names (words or WNIDs).
+
+    VOC's own classes and the classes of own photos are completely labelled, `difficult` boxes are ignored. For
+    ILSVRC DET see `detector.training.det_lists`.
+    """
+    files = []
+    for file in iterate_xml_files(source):
+        if _listed(_relative(source, file), wanted):
+            try:
+                files.append((file, parse_annotation(file)))
+            except ValueError as error:
+                problems.add("damaged annotation", str(error))
+    names = {item.name for _, objects in files for item in objects}
+    if any(_WNID.fullmatch(name) for name in names):
+        classes, first_pixel = DET200, 0
+        label_of = {kind.wnid: label for label, kind in enumerate(classes)}
+    else:
+        own = VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names))
+        classes, first_pixel = tuple(DetectionClass(k + 1, name) for k, name in enumerate(own)), 1
+        label_of = {kind.name: label for label, kind in enumerate(classes)}
+    found: list[AnnotatedImage] = []
+    annotated_names = set()
+    for file, objects in files:
+        name = _relative(source, file)
+        annotated_names.add(name)
+        boxes, labels = _boxes_of(file, objects, label_of, first_pixel, problems)
+        complete = np.ones(len(classes), np.bool_)
+        if classes is DET200:
+            complete = labelled_by_folder(name, (labelled or {}).get(name))
+        annotated = annotated_image(name, _image_path(images, name), boxes, labels, complete, problems)
+        if annotated is not None:
+            found.append(annotated)
+    for name in sorted((labelled or {}).keys() - annotated_names):  # negative images have no XML
+        if classes is DET200 and _listed(name, wanted) and not any((labelled or {})[name].values()):
+            complete = labelled_by_folder(name, (labelled or {})[name])
+            none = np.empty(0, np.int64)
+            annotated = annotated_image(name, _image_path(images, name), none, none, complete, problems)
+            if annotated is not None:
+                found.append(annotated)
+    return TrainingSet(classes, tuple(found))
+
+
+def _relative(source: str | Path, file: XmlFile) -> str:
+    """`train/ILSVRC2014_train_0006/ILSVRC2014_train_00060036` of a folder; the stem inside an archive."""
+    if not Path(source).is_dir():
+        return file.stem
+    return Path(file.where).relative_to(source).with_suffix("").as_posix()
+
+
+def _image_path(images: str | Path, name: str) -> Path:
+    """The image file of that name, whatever its suffix; the first guess if there is none."""
+    guesses = [Path(images) / f"{name}.{suffix}" for suffix in _SUFFIXES]
+    return next((guess for guess in guesses if guess.is_file()), guesses[0])
+
+
+def _boxes_of(
+    file: XmlFile,
+    objects: Sequence[XmlObject],
+    label_of: Mapping[str, int],
+    first_pixel: int,
+    problems: Problems,
+) -> tuple[np.ndarray, np.ndarray]:
+    boxes, labels = [], []
+    for item in objects:
+        if item.name not in label_of:
+            problems.add("unknown class", f"{file.where}: {item.name} is none of the known classes")
+            continue
+        x1, y1 = item.xmin - first_pixel, item.ymin - first_pixel
+        boxes.append((x1, y1, item.xmax - first_pixel + 1, item.ymax - first_pixel + 1))
+        labels.append(IGNORE if item.difficult else label_of[item.name])
+    return np.array(boxes).reshape(-1, 4), np.array(labels, np.int64)

@@ -1,0 +1,78 @@
+"""The proposals of training images: read from files, or made on the fly and kept for the next run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.images import read_image
+from detector.training.problems import Problems
+from detector.training.training_set import AnnotatedImage, TrainingSet
+from proposals import ProposalFile, SelectiveSearch
+from proposals.files import by_rank, read_shard, write_shard
+
+Progress = Callable[[int, int], None]
+
+
+def boxes_of_images(
+    training_set: TrainingSet,
+    problems: Problems,
+    *,
+    num_proposals: int | None,
+    search: SelectiveSearch,
+    proposal_files: Sequence[str] | None = None,
+    keep: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> tuple[TrainingSet, list[np.ndarray]]:
+    """Best-ranked boxes of every image, and the images that have some: unreadable ones are problems.
+
+    Args:
+        num_proposals: Most boxes of an image; None takes all.
+        search: Makes the boxes where `proposal_files` is None.
+        keep: File for boxes that were made, by the images' paths; what it holds is not made again.
+        progress: Called with the numbers of images done and to do.
+    """
+    stored = None if proposal_files is None else ProposalFile(list(proposal_files))
+    made = _kept(keep, search.settings)
+    images: list[AnnotatedImage] = []
+    boxes: list[np.ndarray] = []
+    fresh = 0
+    for done, image in enumerate(training_set.images):
+        progress(done, len(training_set))
+        try:
+            if stored is not None:
+                found = stored.boxes(image.name)
+            elif (place := image.path.absolute().as_posix()) in made:
+                found = made[place]
+            else:
+                found = made[place] = search(read_image(image.path))
+                fresh += 1
+                if keep is not None and fresh % 200 == 0:  # so that a stopped run loses little
+                    _keep(keep, made, search.settings)
+        except (OSError, ValueError) as error:
+            problems.add("image without proposals" if stored else "unreadable image", str(error))
+            continue
+        images.append(image)
+        boxes.append(found[:num_proposals])
+    progress(len(training_set), len(training_set))
+    if not images:
+        raise ValueError(
+            f"none of the {len(training_set)} training images can be used ({problems.summary()})"
+        )
+    if keep is not None and fresh:
+        _keep(keep, made, search.settings)
+    return TrainingSet(training_set.classes, tuple(images)), boxes
+
+
+def _kept(path: Path | None, settings: dict[str, Any]) -> dict[str, np.ndarray]:
+    if path is None or not path.is_file():
+        return {}
+    shard = read_shard(path)
+    if shard.settings != settings:
+        return {}  # made in another way: to be made again
+    return {name: shard.proposals(index).boxes for index, name in enumerate(shard.names)}
+
+
+def _keep(path: Path, made: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
+    write_shard(path, {name: by_rank(boxes) for name, boxes in made.items()}, settings)

@@ -1,0 +1,77 @@
+"""What a training run starts from: the network of existing weights, and a folder to write to."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from detector.googlenet import GoogLeNet
+from detector.region_classifier import RegionClassifier
+from detector.weights import describe, find_weights, load_weights
+
+
+def start_weights(
+    choice: str | None, size: int | None, context: int | None = None
+) -> tuple[RegionClassifier, str]:
+    """The classifier to start from and its name.
+
+    Args:
+        size: Side of its regions in pixels, from now on; None: as its weights want.
+        context: Pixels around a box in them; None: in proportion to what its weights want.
+
+    Raises:
+        OSError, ValueError: No weights, or weights of another network than `GoogLeNet`.
+    """
+    source = find_weights(choice)
+    classifier = load_weights(source)
+    if not isinstance(classifier.network, GoogLeNet):
+        raise ValueError(
+            f"--weights {describe(source)}: training starts from a GoogLeNet of this project, which these are not"
+        )
+    before = classifier.preprocessing
+    side = before.size if size is None else size
+    if side < 32:
+        raise ValueError(f"--size is {size}, but must be at least 32")
+    around = round(before.context * side / before.size) if context is None else context
+    classifier.preprocessing = replace(before, size=side, context=around)
+    return classifier, describe(source)
+
+
+def stage_name(network: GoogLeNet, name: str) -> str:
+    """The network's own name of a stage that may be called as TF-slim does.
+
+    Raises:
+        ValueError: No such stage.
+    """
+    for stage in network.feature_info:
+        if name in (stage.module, stage.slim_name):
+            return stage.module
+    raise ValueError(f"{name!r} is no stage of the network; it has {', '.join(network.stages)}")
+
+
+def without_auxiliaries(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that are left when training is over: the auxiliary classifiers go."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("aux_")}
+
+
+def body_of(network: GoogLeNet) -> dict[str, Tensor]:
+    """The weights of all stages, without the outputs."""
+    return {
+        name: tensor
+        for name, tensor in without_auxiliaries(network.state_dict()).items()
+        if not name.startswith("classifier.")
+    }
+
+
+def output_folder(path: str | Path) -> Path:
+    """The folder of a run, made if it is not there.
+
+    Raises:
+        ValueError: There is a file of that name.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; --output names a folder for the model and what belongs to it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

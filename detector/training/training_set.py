@@ -1,0 +1,142 @@
+"""The one form behind every reader: images, their boxes, and which classes are completely labelled in each.
+
+A data set seldom boxes every object: COCO knows 80 classes, an ILSVRC localisation image only its main one.
+What is not boxed may still be there, so each image says for which classes every instance has a box. A region
+away from all boxes is background for these classes, and unknown for the others.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from detector.taxonomy import DetectionClass
+from detector.training.problems import Problems
+
+IGNORE = -1  # the label of a box that is neither an object of the classes nor background
+_ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are swapped on the screen
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedImage:
+    """One training image.
+
+    Attributes:
+        name: What it goes by in messages and in files of proposals.
+        path: Its file.
+        width: In pixels, as `detector.images.read_image` gives it.
+        height: Likewise.
+        boxes: (G, 4) float32 xyxy, half-open, inside the image.
+        labels: (G,) int64, 0..C-1, or `IGNORE`.
+        labelled: (C,) bool: every instance of the class has a box in this image.
+    """
+
+    name: str
+    path: Path
+    width: int
+    height: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    labelled: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Annotated images and the C classes that their labels count."""
+
+    classes: tuple[DetectionClass, ...]
+    images: tuple[AnnotatedImage, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def counts(self) -> np.ndarray:
+        """(C,) int64: the boxes of each class."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for image in self.images:
+            counts += np.bincount(image.labels[image.labels != IGNORE], minlength=len(counts))
+        return counts
+
+    def select(self, chosen: Iterable[int]) -> "TrainingSet":
+        """The images at the given positions."""
+        return TrainingSet(self.classes, tuple(self.images[position] for position in chosen))
+
+
+def join(parts: Sequence[TrainingSet]) -> TrainingSet:
+    """Several sets of the same classes as one.
+
+    Raises:
+        ValueError: None given, or their classes differ.
+    """
+    if not parts:
+        raise ValueError("no training data given")
+    if any(part.classes != parts[0].classes for part in parts):
+        raise ValueError("the annotation files tell different classes apart; train on those of one kind")
+    return TrainingSet(parts[0].classes, tuple(image for part in parts for image in part.images))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as seen on a screen, from the head of its file.
+
+    Raises:
+        OSError: No such file, or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path}: cannot be read as an image ({error})") from None
+    return (height, width) if turned else (width, height)
+
+
+def annotated_image(
+    name: str,
+    path: Path,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    problems: Problems,
+) -> AnnotatedImage | None:
+    """Check one image and its boxes; None if its file is absent or no image.
+
+    A box that reaches over the image's border is cut there (annotation tools are often a pixel off); one
+    that is wholly outside, or empty, or not a number, is a problem and left out.
+    """
+    try:
+        width, height = image_size(path)
+    except FileNotFoundError:
+        problems.add("annotation without image", f"{path}: annotated, but there is no such image")
+        return None
+    except OSError as error:
+        problems.add("unreadable image", str(error))
+        return None
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    kept = np.ones(len(boxes), np.bool_)
+    for g, (x1, y1, x2, y2) in enumerate(boxes):
+        shown = f"{name}: box {x1:g} {y1:g} {x2:g} {y2:g}"
+        if not np.isfinite(boxes[g]).all():
+            kept[g] = False
+            problems.add("box that is not finite numbers", f"{shown} is not made of finite numbers")
+        elif x2 <= x1 or y2 <= y1:
+            kept[g] = False
+            problems.add("zero-area box", f"{shown} has no area")
+        elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            kept[g] = False
+            problems.add("box outside the image", f"{shown} lies outside the image of {width}x{height}")
+    limits = np.array([width, height, width, height], np.float64)
+    inside = np.clip(boxes[kept], 0, limits).astype(np.float32)
+    return AnnotatedImage(
+        name, path, width, height, inside, np.asarray(labels, np.int64).reshape(-1)[kept], labelled
+    )
+
+
+def name_empty_classes(training_set: TrainingSet, problems: Problems) -> None:
+    """Name the classes that have no box, which nothing can be learnt for."""
+    for kind, count in zip(training_set.classes, training_set.counts(), strict=True):
+        if count == 0:
+            problems.add("class without boxes", f"class {kind.name!r} has no boxes in the training data")

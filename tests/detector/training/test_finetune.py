@@ -1,0 +1,244 @@
+"""Fine-tuning as a whole: pixels or cached features, killed and resumed, one process or two."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from detector.architecture import Architecture
+from detector.googlenet import GoogLeNet
+from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.taxonomy import DET200
+from detector.training.data import DataConfig
+from detector.training.finetune import Finetuning, finetune
+from detector.training.fit import FitConfig
+from detector.weights import CAFFE_INPUT, load_weights
+
+ROOT = Path(__file__).resolve().parents[3]
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow classifier with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    narrow = Architecture(width=0.25)
+    card = WeightsCard(
+        "start", "random weights for tests", "CC0", "cls1000", CAFFE_INPUT, architecture=narrow
+    )
+    write_weights_file(path, GoogLeNet(architecture=narrow).state_dict(), card)
+    return path
+
+
+@pytest.fixture
+def config(scenes: Path, start: Path, tmp_path: Path) -> Finetuning:
+    return Finetuning(
+        data=DataConfig(
+            [str(scenes / "instances.json")], [str(scenes / "images")], num_proposals=30,
+            proposals={"mode": "single"},
+        ),
+        fit=FitConfig(steps=4, learning_rate=0.01, averaging=0.5, log_every=1, checkpoint_every=2),
+        weights=str(start), output=str(tmp_path / "out"), freeze="pool4", cache=True, quality=True,
+        positives=4, backgrounds=8, size=32, context=2, device="cpu",
+    )  # fmt: skip
+
+
+def column(folder: str | Path, name: str) -> list[float]:
+    with (Path(folder) / "log.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_cached_features_teach_a_detector(config: Finetuning) -> None:
+    path = finetune(replace(config, fit=replace(config.fit, steps=24)), QUIET)
+    assert path is not None and path.name == "model.safetensors"
+    losses = column(config.output, "class")
+    assert np.mean(losses[-5:]) < 0.8 * losses[0] and len(column(config.output, "quality")) == 24
+    detector = load_weights(path)
+    assert [kind.name for kind in detector.classes] == ["square", "disc"]
+    scores = detector.eval()(torch.zeros(2, 3, 32, 32))
+    assert scores.shape == (2, 2) and (scores >= 0).all() and (scores <= 1).all()
+    first = load_file(config.weights or "")
+    trained = load_file(path)
+    assert torch.equal(trained["inception_4e.conv1x1.weight"], first["inception_4e.conv1x1.weight"])
+    assert not torch.equal(trained["inception_5b.conv1x1.weight"], first["inception_5b.conv1x1.weight"])
+    assert sorted(p.name for p in Path(config.output).iterdir() if p.is_file()) == [
+        "checkpoint.safetensors", "features.json", "features.npy", "log.csv", "model.safetensors",
+        "proposals.npz", "regions.jpg",
+    ]  # fmt: skip
+
+
+def test_pixels_and_cached_features_give_the_same_losses(config: Finetuning) -> None:
+    plain = replace(config, dropout=0.0, mirror=False, fit=replace(config.fit, steps=2))
+    finetune(plain, QUIET)
+    cached = column(config.output, "loss")
+    finetune(replace(plain, cache=False, output=f"{config.output}-pixels"), QUIET)
+    np.testing.assert_allclose(
+        column(f"{config.output}-pixels", "loss"), cached, rtol=5e-3
+    )  # float16 features
+
+
+def test_mirrored_features_and_validation(config: Finetuning) -> None:
+    validation = replace(config.data, first=2, num_proposals=4)
+    finetune(replace(config, cache_mirrored=True, validation=validation), QUIET)
+    assert (Path(config.output) / "features_mirrored.npy").exists()
+    (mean_ap,) = column(config.output, "mean_ap")
+    assert 0 <= mean_ap <= 1
+
+
+def test_teacher_keeps_scores_of_images_without_boxes(
+    config: Finetuning, scenes: Path, tmp_path: Path
+) -> None:
+    annotated = json.loads((scenes / "instances.json").read_text())
+    dog = next(kind for kind in DET200 if kind.name == "dog")
+    annotated["categories"] = [{"id": kind.id, "name": kind.name, "wnid": kind.wnid} for kind in DET200]
+    for row in annotated["annotations"]:
+        row["category_id"] = dog.id
+    for image in annotated["images"]:
+        image["labelled_classes"] = [dog.id]
+    (tmp_path / "dogs.json").write_text(json.dumps(annotated))
+    data = replace(
+        config.data, annotations=[str(tmp_path / "dogs.json")], unlabelled=[str(scenes / "images")]
+    )
+    finetune(replace(config, data=data, teacher_weight=1.0), QUIET)
+    teacher = column(config.output, "teacher")
+    assert len(teacher) == 4 and teacher[0] < 0.05  # the first head scores nearly like its teacher
+
+
+def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
+    path = finetune(
+        replace(config, cache=False, freeze=None, auxiliary=True, fit=replace(config.fit, steps=2)), QUIET
+    )
+    assert path is not None and len(column(config.output, "auxiliary")) == 2
+    assert not any(name.startswith("aux_") for name in load_file(path))
+    assert len(load_weights(path).classes) == 2
+
+
+def test_dry_run_and_bad_settings(config: Finetuning) -> None:
+    assert finetune(replace(config, dry_run=True), QUIET) is None
+    assert not (Path(config.output) / "features.npy").exists()
+    for change, words in (
+        ({"freeze": None}, "--cache keeps the features of frozen stages"),
+        ({"freeze": "pool9"}, "'pool9' is no stage of the network"),
+        ({"cache": False, "teacher_weight": 1.0}, "--teacher-weight needs --cache"),
+        ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
+        ({"dropout": 1.0}, "--dropout is 1.0"),
+        ({"positives": 0}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            finetune(replace(config, **change), QUIET)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Bits depend on the number of threads: as many here as in the processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def command(config: Finetuning, output: Path, *more: str) -> list[str]:
+    """The command line of `config`, so that it runs in processes of its own."""
+    path = output.parent / "config.yaml"
+    settings = asdict(replace(config, output=str(output)))
+    path.write_text(json.dumps(settings))  # JSON is YAML
+    return [str(ROOT / "tools" / "train.py"), "finetune", "--config", str(path), *more]
+
+
+def wait_for_log(folder: Path, lines: int) -> None:
+    """Until the run has logged so many lines."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        log = folder / "log.csv"
+        if log.exists() and log.read_text().count("\n") > lines:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{folder}: no {lines} lines of log in two minutes")
+
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(
+    config: Finetuning, tmp_path: Path, one_thread: None
+) -> None:
+    config = replace(config, fit=replace(config.fit, steps=30, checkpoint_every=3))
+    finetune(replace(config, output=str(tmp_path / "whole")), QUIET)
+    killed = subprocess.Popen([sys.executable, *command(config, tmp_path / "killed")], env=ENVIRONMENT)
+    wait_for_log(tmp_path / "killed", 8)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
+    finetune(replace(config, output=str(tmp_path / "killed"), resume=True), QUIET)
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert column(tmp_path / "killed", "loss") == column(tmp_path / "whole", "loss")
+
+
+def test_two_processes_one_of_which_dies_give_the_curve_of_one(
+    config: Finetuning, tmp_path: Path, one_thread: None
+) -> None:
+    config = replace(config, dropout=0.0, fit=replace(config.fit, steps=50, checkpoint_every=10))
+    finetune(replace(config, output=str(tmp_path / "one")), QUIET)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    run = subprocess.Popen(
+        [sys.executable, *torchrun, *command(config, tmp_path / "two")],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+    )
+    wait_for_log(tmp_path / "two", 15)
+    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    if not workers.exists():
+        pytest.skip("needs /proc to find the worker processes")
+    os.kill(int(workers.read_text().split()[-1]), signal.SIGKILL)
+    _, messages = run.communicate(timeout=240)
+    assert run.returncode == 0, messages.decode()[-3000:]
+    assert b"resumed after step" in messages
+    one, two = column(tmp_path / "one", "loss"), column(tmp_path / "two", "loss")
+    assert len(one) == len(two) == 50
+    assert np.abs(np.array(one) - two).max() < 1e-3
+
+
+LOSING = """
+import os, sys, torch
+from detector.command_line import run
+from detector.training.processes import processes
+def work():
+    with processes(torch.device("cpu")) as here:
+        here.barrier()
+        if here.rank == 1:
+            os._exit(9)
+        while True:
+            here.sum(torch.ones(1))
+sys.exit(run(work))
+"""
+
+
+def test_a_process_that_dies_is_named_by_the_others() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOSING], stderr=subprocess.PIPE, text=True,
+            env=ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    _, message = started[0].communicate(timeout=120)
+    started[1].communicate()
+    assert started[0].returncode == 2 and "error: process 0 of 2 lost another one" in message
+    assert "the last checkpoint is intact" in message and "Traceback" not in message

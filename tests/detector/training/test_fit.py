@@ -1,0 +1,164 @@
+"""The loop: it learns, its average is one, and a run stopped anywhere ends as one that was not."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from detector.training.batches import Batch
+from detector.training.checkpoint import FILE
+from detector.training.fit import FitConfig, fit
+from detector.training.losses import RegionTargets, region_losses
+from detector.training.schedule import Schedule
+
+CONFIG = FitConfig(
+    steps=12, learning_rate=0.1, averaging=0.8, checkpoint_every=4, log_every=2,
+    schedule=Schedule("cosine", warmup_steps=2),
+)  # fmt: skip
+
+
+class MadeUp:
+    """16 points a step; the class is the quadrant, background what is near the middle."""
+
+    batch_size = 16
+    steps_per_epoch = 5
+
+    def __init__(self, stop_before: int | None = None) -> None:
+        self.stop_before = stop_before
+
+    def batch(self, step: int, share: slice) -> Batch:
+        if step == self.stop_before:
+            raise KeyboardInterrupt
+        points = torch.randn(16, 2, generator=torch.Generator().manual_seed(step))
+        labels = (points[:, 0] > 0).long()
+        labels[points.norm(dim=1) < 0.5] = 2
+        targets = RegionTargets(torch.eye(3).bool()[labels], torch.rand(16), torch.ones(16, dtype=torch.bool))
+        return Batch(points[share], targets[share])
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 4))
+
+
+def losses(outputs: Tensor, targets: RegionTargets) -> dict[str, Tensor]:
+    return region_losses(outputs, targets, quality_weight=0.0)
+
+
+Run = Callable[..., nn.Module]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def call(
+        folder: str, batches: MadeUp, config: FitConfig = CONFIG, resume: bool = False, **more: Any
+    ) -> nn.Module:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return fit(
+            small_network(), batches, losses, config,
+            folder=tmp_path / folder, settings={"a": 1}, seed=0, resume=resume,
+            console=Console(quiet=True), device=torch.device("cpu"), **more,
+        )  # fmt: skip
+
+    return call
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_loss_falls(run: Run, tmp_path: Path) -> None:
+    run("a", MadeUp(), replace(CONFIG, steps=150))
+    log = rows(tmp_path / "a" / "log.csv")
+    assert float(log[-1]["loss"]) < 0.5 * float(log[0]["loss"])
+    assert [int(row["step"]) for row in log] == list(range(2, 151, 2))
+    assert float(log[4]["epoch"]) == 2.0
+
+
+@pytest.mark.parametrize("stop_before", [4, 7, 11])
+def test_a_stopped_run_ends_with_the_same_bits(run: Run, tmp_path: Path, stop_before: int) -> None:
+    expected = run("whole", MadeUp())
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", MadeUp(stop_before))
+    found = run("stopped", MadeUp(), resume=True)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    whole, stopped = rows(tmp_path / "whole" / "log.csv"), rows(tmp_path / "stopped" / "log.csv")
+    assert [(row["step"], row["loss"]) for row in whole] == [(row["step"], row["loss"]) for row in stopped]
+
+
+def test_resuming_needs_the_same_run(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        run("a", MadeUp(), resume=True)
+    run("a", MadeUp())
+    with pytest.raises(ValueError, match=r"other settings \(a\)"):
+        fit(
+            small_network(), MadeUp(), losses, CONFIG, folder=tmp_path / "a", settings={"a": 2}, seed=0,
+            resume=True, console=Console(quiet=True), device=torch.device("cpu"),
+        )  # fmt: skip
+    (tmp_path / "a" / FILE).write_bytes(b"half a file")
+    with pytest.raises(OSError, match="damaged checkpoint"):
+        run("a", MadeUp(), resume=True)
+
+
+def test_average_is_the_exponential_average_of_the_weights(run: Run) -> None:
+    weights = [
+        run(f"n{n}", MadeUp(), replace(CONFIG, steps=n, averaging=0.0, schedule=Schedule("constant")))
+        for n in (1, 2, 3)
+    ]
+    average = run("average", MadeUp(), replace(CONFIG, steps=3, schedule=Schedule("constant")))
+    w1, w2, w3 = (network.state_dict()["0.weight"] for network in weights)
+    torch.testing.assert_close(average.state_dict()["0.weight"], 0.8 * (0.8 * w1 + 0.2 * w2) + 0.2 * w3)
+
+
+def test_accumulated_parts_give_the_same_step(tmp_path: Path) -> None:
+    def weight(accumulate: int) -> Tensor:
+        torch.manual_seed(1)
+        found = fit(
+            nn.Linear(2, 4), MadeUp(), losses, replace(CONFIG, steps=3, accumulate=accumulate, averaging=0.0),
+            folder=tmp_path, settings={}, seed=0, resume=False, console=Console(quiet=True),
+            device=torch.device("cpu"),
+        )  # fmt: skip
+        return found.state_dict()["weight"]
+
+    torch.testing.assert_close(weight(1), weight(3))
+
+
+def test_bfloat16_and_worker_processes(run: Run) -> None:
+    expected = run("a", MadeUp())
+    found = run("b", MadeUp(), replace(CONFIG, workers=1))
+    assert torch.equal(found.state_dict()["0.weight"], expected.state_dict()["0.weight"])
+    half = run("c", MadeUp(), replace(CONFIG, precision="bfloat16"))
+    torch.testing.assert_close(
+        half.state_dict()["0.weight"], expected.state_dict()["0.weight"], atol=0.1, rtol=0.1
+    )
+
+
+def test_frozen_layers_stay(tmp_path: Path) -> None:
+    network = small_network()
+    before = network.state_dict()["0.weight"].clone()
+    network[0].requires_grad_(False)  # type: ignore[index]
+    found = fit(
+        network, MadeUp(), losses, CONFIG, folder=tmp_path, settings={}, seed=0, resume=False,
+        console=Console(quiet=True), device=torch.device("cpu"),
+    )  # fmt: skip
+    assert torch.equal(found.state_dict()["0.weight"], before)
+    assert not torch.equal(found.state_dict()["4.weight"], small_network().state_dict()["4.weight"])
+
+
+def test_nonsense_is_refused(run: Run) -> None:
+    for config, words in (
+        (replace(CONFIG, learning_rate=0.0), "learning_rate is 0.0"),
+        (replace(CONFIG, averaging=1.0), "averaging is 1.0"),
+        (replace(CONFIG, steps=0), "0 steps of training"),
+        (replace(CONFIG, learning_rate=1e30, steps=40), "the loss is nan"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run("a", MadeUp(), config)

@@ -1,0 +1,193 @@
+"""Readers: every layout to the same form, which classes are complete, and every kind of bad input named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.taxonomy import DET200
+from detector.training.classification_data import read_folders, read_list
+from detector.training.data import DataConfig, read_data
+from detector.training.det_lists import labelled_by_folder, read_class_lists
+from detector.training.problems import Problems
+from detector.training.readers import read_training_set
+from detector.training.training_set import IGNORE
+
+DOG = next(label for label, kind in enumerate(DET200) if kind.name == "dog")
+CAT = next(label for label, kind in enumerate(DET200) if kind.name == "domestic cat")
+
+
+def picture(path: Path, size: tuple[int, int] = (40, 30)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+
+
+def xml(path: Path, *objects: tuple[str, tuple[int, int, int, int], bool]) -> None:
+    rows = "".join(
+        f"<object><name>{name}</name><difficult>{int(difficult)}</difficult><bndbox><xmin>{b[0]}</xmin>"
+        f"<ymin>{b[1]}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+        for name, b, difficult in objects
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<annotation>{rows}</annotation>")
+
+
+def coco(folder: Path, **changes: Any) -> Path:
+    content: dict[str, Any] = {
+        "images": [{"id": 5, "file_name": "a.png", "labelled_classes": [3]}, {"id": 6, "file_name": "b.png"}],
+        "categories": [{"id": 3, "name": "three"}, {"id": 1, "name": "one"}],
+        "annotations": [
+            {"id": 1, "image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [1, 2, 10, 20]},
+            {"id": 2, "image_id": 5, "category_id": 0, "iscrowd": 1, "bbox": [0, 0, 5, 5]},
+            {"id": 3, "image_id": 6, "category_id": 1, "iscrowd": 0, "bbox": [30, 20, 15, 15]},
+        ],
+    } | changes
+    for name in ("a.png", "b.png"):
+        picture(folder / name)
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_coco_with_labelled_classes_and_boxes_to_ignore(tmp_path: Path) -> None:
+    problems = Problems("refuse")
+    found = read_training_set(coco(tmp_path), tmp_path, problems)
+    assert [kind.name for kind in found.classes] == ["one", "three"]
+    first, second = found.images
+    assert first.boxes.tolist() == [[1, 2, 11, 22], [0, 0, 5, 5]]
+    assert first.labels.tolist() == [1, IGNORE] and first.labelled.tolist() == [False, True]
+    assert second.labelled.all()  # says nothing, so everything is boxed
+    assert second.boxes.tolist() == [[30, 20, 40, 30]]  # cut at the border
+    assert found.counts().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind", "words"),
+    [
+        ({"image_id": 9, "category_id": 1, "bbox": [1, 1, 2, 2]}, "annotation without image", "image 9"),
+        ({"image_id": 5, "category_id": 7, "bbox": [1, 1, 2, 2]}, "unknown class", "class 7"),
+        ({"image_id": 5, "category_id": 1, "bbox": [1, 1, 0, 2]}, "zero-area box", "no area"),
+        ({"image_id": 5, "category_id": 1, "bbox": [50, 1, 5, 5]}, "box outside the image", "40x30"),
+    ],
+)
+def test_bad_boxes_are_refused_or_left_out_and_counted(
+    tmp_path: Path, annotation: dict[str, Any], kind: str, words: str
+) -> None:
+    good = {"id": 1, "image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [1, 2, 10, 20]}
+    path = coco(tmp_path, annotations=[good, {"id": 2, "iscrowd": 0} | annotation])
+    with pytest.raises(ValueError, match=words):
+        read_training_set(path, tmp_path, Problems("refuse"))
+    told: list[str] = []
+    problems = Problems("skip", told.append)
+    found = read_training_set(path, tmp_path, problems)
+    assert sum(len(image.boxes) for image in found.images) == 1
+    assert problems.counts == {kind: 1} and words in told[0] and problems.summary() == f"1 x {kind}"
+
+
+def test_images_that_are_absent_or_unreadable(tmp_path: Path) -> None:
+    path = coco(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    problems = Problems()
+    assert [image.name for image in read_training_set(path, tmp_path, problems).images] == ["b.png"]
+    assert problems.counts == {"unreadable image": 1}
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(ValueError, match="no usable training images"):
+        read_training_set(path, tmp_path, Problems())
+
+
+def test_empty_class_and_no_boxes(tmp_path: Path) -> None:
+    one = [{"id": 1, "image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [1, 2, 10, 20]}]
+    problems = Problems()
+    config = DataConfig([str(coco(tmp_path, annotations=one))], [str(tmp_path)])
+    assert len(read_data(config, problems)) == 2
+    assert problems.counts == {"class without boxes": 1}
+    coco(tmp_path, annotations=[one[0] | {"iscrowd": 1}])
+    with pytest.raises(ValueError, match="no boxes to learn from"):
+        read_data(config, Problems())
+
+
+def test_exif_turned_image_has_the_size_it_shows(tmp_path: Path) -> None:
+    path = coco(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "a.jpg").replace(tmp_path / "a.png")
+    first = read_training_set(path, tmp_path, Problems("refuse")).images[0]
+    assert (first.width, first.height) == (30, 40)
+
+
+def test_voc(tmp_path: Path) -> None:
+    xml(tmp_path / "xml" / "a.xml", ("dog", (1, 1, 10, 20), False), ("cat", (5, 5, 9, 9), True))
+    picture(tmp_path / "images" / "a.jpg")
+    (image,) = read_training_set(tmp_path / "xml", tmp_path / "images", Problems("refuse")).images
+    assert image.boxes.tolist() == [[0, 0, 10, 20], [4, 4, 9, 9]]  # 1-based inclusive -> 0-based half-open
+    assert image.labels.tolist() == [11, IGNORE] and image.labelled.all()
+
+
+def test_ilsvrc_det_layouts(tmp_path: Path) -> None:
+    names = {
+        "train/ILSVRC2014_train_0006/ILSVRC2014_train_00060036": DET200[CAT].wnid,
+        f"train/ILSVRC2013_train/{DET200[DOG].wnid}/{DET200[DOG].wnid}_12": DET200[DOG].wnid,
+        "val/ILSVRC2012_val_00000001": DET200[DOG].wnid,
+    }
+    for name, wnid in names.items():
+        xml(tmp_path / "xml" / f"{name}.xml", (wnid, (0, 0, 9, 9), False))
+        picture(tmp_path / "images" / f"{name}.JPEG")
+    negative = "train/ILSVRC2013_train_extra0/ILSVRC2013_train_00000007"
+    picture(tmp_path / "images" / f"{negative}.JPEG")
+    lists = tmp_path / "ImageSets"
+    lists.mkdir()
+    folder = f"train/ILSVRC2013_train/{DET200[DOG].wnid}/{DET200[DOG].wnid}_12"
+    (lists / f"train_{CAT + 1}.txt").write_text(f"{negative} -1\n{folder} 0\n")
+    (lists / "val1.txt").write_text("ILSVRC2012_val_00000001 17\n")
+
+    labelled = read_class_lists(lists)
+    found = read_training_set(tmp_path / "xml", tmp_path / "images", Problems("refuse"), labelled=labelled)
+    complete = {image.name: image.labelled for image in found.images}
+    assert found.classes == DET200 and complete.keys() == {*names, negative}
+    assert complete["val/ILSVRC2012_val_00000001"].all()
+    assert complete["train/ILSVRC2014_train_0006/ILSVRC2014_train_00060036"].all()
+    assert np.flatnonzero(complete[folder]).tolist() == [DOG]  # listed as partly labelled for cats
+    assert np.flatnonzero(complete[negative]).tolist() == [CAT]
+    assert found.images[0].boxes.tolist() == [[0, 0, 10, 10]]  # 0-based inclusive -> half-open
+
+    val1 = read_training_set(
+        tmp_path / "xml", tmp_path / "images", Problems("refuse"), image_list=lists / "val1.txt"
+    )
+    assert [image.name for image in val1.images] == ["val/ILSVRC2012_val_00000001"]
+    assert labelled_by_folder("ILSVRC2012_val_00000001").all()
+    (lists / f"train_{CAT + 1}.txt").write_text("a b c\n")
+    with pytest.raises(ValueError, match=r"train_\d+.txt:1: expected `name flag`"):
+        read_class_lists(lists)
+
+
+def test_classification_folders_and_lists(tmp_path: Path) -> None:
+    for name in ("n01440764/a.JPEG", "n01443537/b.jpg", "n01443537/c.png"):
+        picture(tmp_path / "cls" / name)
+    found = read_folders(tmp_path / "cls", Problems("refuse"))
+    assert found.labels == (0, 1, 1) and len(found.classes) == 1000
+    (tmp_path / "cls" / "zebra").mkdir()
+    problems = Problems()
+    found = read_folders(tmp_path / "cls", problems)
+    assert found.classes == ("n01440764", "n01443537", "zebra") and problems.counts == {"empty class": 1}
+
+    (tmp_path / "list.txt").write_text("n01440764/a.JPEG 999\nabsent.jpg 0\nn01443537/b.jpg 1000\n")
+    problems = Problems()
+    listed = read_list(tmp_path / "list.txt", tmp_path / "cls", problems)
+    assert listed.labels == (999,)
+    assert problems.counts == {"annotation without image": 1, "unknown class": 1}
+    (tmp_path / "labels.csv").write_text("file,det_id,wnid\nn01440764/a.JPEG,124,x\n")
+    assert read_list(tmp_path / "labels.csv", tmp_path / "cls", problems).labels == (123,)
+
+
+def test_the_real_boxes(shared: Path) -> None:
+    problems = Problems("refuse")
+    folder = shared / "train_boxes"
+    found = read_training_set(folder / "instances.json", folder / "images", problems)
+    assert len(found) == 1640 and found.classes == DET200
+    assert sum(len(image.boxes) for image in found.images) == 4789
+    assert sum(int((image.labels == IGNORE).sum()) for image in found.images) == 574
+    assert sorted({int(image.labelled.sum()) for image in found.images}) == [1, 18, 42]

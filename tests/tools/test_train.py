@@ -1,0 +1,127 @@
+"""`tools/train.py` as people use it, on small scenes and small regions."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a tool in this process."""
+    monkeypatch.syspath_prepend(TOOLS)
+
+    def call(name: str, *arguments: object) -> tuple[int, str, str]:
+        tool = __import__(name)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        try:
+            code = tool.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def scene(seed: int) -> tuple[np.ndarray, list[tuple[int, list[float]]]]:
+    """An RGB image (96, 128, 3) with a red (1) or green (2) rectangle, and its (category, bbox) rows."""
+    generator = np.random.default_rng(seed)
+    image = generator.integers(60, 120, (96, 128, 3), dtype=np.uint8)
+    width, height = generator.integers(28, 48, 2).tolist()
+    x, y = int(generator.integers(4, 124 - width)), int(generator.integers(4, 92 - height))
+    image[y : y + height, x : x + width] = (230, 20, 20) if seed % 2 else (20, 220, 20)
+    return image, [(1 if seed % 2 else 2, [x, y, width, height])]
+
+
+@pytest.fixture(scope="module")
+def photos_of_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 scenes: `images/`, the first 8 of them annotated in `instances.json`, and truth.json of the others."""
+    folder = tmp_path_factory.mktemp("shapes")
+    (folder / "images").mkdir()
+    for name, seeds in (("instances.json", range(8)), ("truth.json", range(8, 12))):
+        images, annotations = [], []
+        for seed in seeds:
+            image, rows = scene(seed)
+            Image.fromarray(image).save(folder / "images" / f"{seed:02}.png")
+            images.append({"id": seed + 1, "file_name": f"{seed:02}.png"})
+            annotations += [
+                {"id": seed + 1, "image_id": seed + 1, "category_id": category, "iscrowd": 0, "bbox": box}
+                for category, box in rows
+            ]
+        categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_svms_on_few_photos_detect_in_others(
+    run: Run, photos_of_shapes: Path, random_model: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "my_detector"
+    arguments = (
+        *(
+            "svm",
+            "--annotations",
+            photos_of_shapes / "instances.json",
+            "--images",
+            photos_of_shapes / "images",
+        ),
+        *("--weights", random_model, "--output", model, "--size", 32),
+        *("--data.num_proposals", 40, "--tap", "inception_3b", "--grid", 2),
+    )
+    code, out, err = run("train", *arguments, "--dry-run")
+    assert code == 0 and "dry run" in out and "8 images, 8 objects" in err
+    assert (model / "regions.jpg").exists() and not (model / "model.safetensors").exists()
+    code, out, err = run("train", *arguments)
+    assert code == 0 and "model.safetensors" in out and "SVM of green" in err
+    others = [photos_of_shapes / "images" / f"{seed:02}.png" for seed in range(8, 12)]
+    code, _, err = run(
+        "detect", "--weights", model, "--image", *others, "--output", tmp_path / "found",
+        *("--num-proposals", 60, "--score-threshold", 0, "--no-images"),
+    )  # fmt: skip
+    assert code == 0, err
+    code, out, _ = run(
+        "eval_map", "--detections", tmp_path / "found" / "detections.json",
+        "--annotations", photos_of_shapes / "truth.json",
+    )  # fmt: skip
+    assert code == 0
+    content = json.loads((tmp_path / "found" / "detections.json").read_text())
+    assert [row["name"] for row in content["categories"]] == ["red", "green"]
+    truth = {
+        row["image_id"]: row["category_id"]
+        for row in json.loads((photos_of_shapes / "truth.json").read_text())["annotations"]
+    }
+    for image_id, seed in enumerate(range(8, 12), start=1):
+        best = max((a for a in content["annotations"] if a["image_id"] == image_id), key=lambda a: a["score"])
+        assert best["category_id"] == truth[seed + 1]  # even random features tell red from green
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--data.annotations is missing"),
+        (["--annotations", "absent.json", "--images", "x"], "absent.json"),
+        (["--tap", "pool9"], "'pool9' is no stage"),
+        (["--size", 8], "--size is 8"),
+        (["--batch-sizes", 8], "batch-sizes"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    run: Run, random_model: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, _, err = run("train", "svm", "--weights", random_model, "--output", tmp_path / "m", *arguments)
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_configs_are_valid(run: Run) -> None:
+    for path in sorted((TOOLS.parent / "configs").glob("svm*.yaml")):
+        code, out, err = run("train", "svm", "--config", path, "--print_config")
+        assert code == 0 and "regularisation" in out, err

@@ -1,0 +1,78 @@
+"""Train: SVMs on few photos, fine-tuning of a detector, pretraining of a classifier.
+
+examples:
+  python tools/train.py svm --annotations instances.json --images photos/ --output my_detector
+  python tools/detect.py --weights my_detector --image more_photos/
+  python tools/train.py finetune --config configs/finetune_small.yaml --annotations instances.json --images photos/
+  python tools/train.py finetune --config configs/finetune_small.yaml --output finetuned --resume
+  python tools/train.py classify --config configs/pretrain_imagenet.yaml --images ILSVRC/Data/CLS-LOC/train
+  torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml --output finetuned
+
+`python tools/train.py SUBCOMMAND --help` lists the options of each; --config reads them from a YAML file such as
+those in configs/.
+"""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+
+from jsonargparse import ActionConfigFile, DefaultHelpFormatter, Namespace
+
+from detector.command_line import ArgumentParser, run
+
+
+class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and the examples as they are written."""
+
+
+def argument_parser() -> ArgumentParser:
+    """One subcommand a kind of training, whose options are the fields of its configuration."""
+    from detector.training.classify import Pretraining
+    from detector.training.finetune import Finetuning
+    from detector.training.options import add_training_options
+    from detector.training.svm_job import SVMTraining
+
+    parser = ArgumentParser(prog="train.py", description=__doc__, formatter_class=HelpFormatter)
+    commands = parser.add_subcommands(dest="command")
+    kinds = {
+        "svm": (SVMTraining, "SVMs on few photos, R-CNN's last stage"),
+        "classify": (Pretraining, "a classifier from whole images, the paper's recipe"),
+        "finetune": (Finetuning, "a detector from a classifier, by the regions of annotated images"),
+    }
+    for name, (configuration, text) in kinds.items():
+        command = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+        command.add_argument(
+            "--config", action=ActionConfigFile, help="YAML file of options; later options win"
+        )
+        add_training_options(command, configuration)
+        commands.add_subcommand(name, command, help=text)
+    return parser
+
+
+def train(arguments: Namespace) -> int:
+    """Run the subcommand and say what came of it."""
+    from rich.console import Console
+
+    from detector.training.classify import Pretraining, pretrain
+    from detector.training.finetune import Finetuning, finetune
+    from detector.training.options import training_configuration
+    from detector.training.svm_job import SVMTraining, train_svms
+
+    console = Console(stderr=True, highlight=False)
+    options = arguments[arguments.command]
+    if arguments.command == "svm":
+        path = train_svms(training_configuration(options, SVMTraining), console)
+    elif arguments.command == "classify":
+        path = pretrain(training_configuration(options, Pretraining), console)
+    else:
+        path = finetune(training_configuration(options, Finetuning), console)
+    print(f"model: {path}" if path else "dry run: nothing trained")
+    return 0
+
+
+def main() -> int:
+    """Parse the command line and train."""
+    return run(lambda: train(argument_parser().parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
