@@ -1,0 +1,106 @@
+"""GoogLeNet made by `timm.create_model`: the same network, with timm's options."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from plugin_scenes import NARROW, assert_same_features, expected_features
+from torch import Tensor
+
+from detector.googlenet import GoogLeNet
+from detector.plugins.backbone import LEVELS
+from detector.region_classifier import Normalize
+from detector.weights import load_weights
+
+timm = pytest.importorskip("timm", reason="needs timm, which the extra `test` installs")
+import detector.plugins.timm  # noqa: E402, F401  (registers the models)
+
+MODELS = ["googlenet_rcnn", "googlenet_rcnn_bn"]
+
+
+def test_models_are_listed() -> None:
+    assert timm.list_models("googlenet_rcnn*") == MODELS
+    assert timm.list_models("googlenet_rcnn*", pretrained=True) == [
+        "googlenet_rcnn.bvlc_in1k",
+        "googlenet_rcnn_bn.tv_in1k",
+    ]
+
+
+@pytest.mark.parametrize(("name", "parameters"), list(zip(MODELS, [6_998_552, 6_624_904], strict=True)))
+def test_classifier(name: str, parameters: int) -> None:
+    model = timm.create_model(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert model.num_features == model.head_hidden_size == 1024
+    narrow = timm.create_model(name, width=NARROW.width, num_classes=7).eval()
+    x = torch.randn(2, 3, 65, 64)
+    with torch.inference_mode():
+        assert narrow(x).shape == (2, 7)
+        assert torch.equal(narrow.forward_head(narrow.forward_features(x)), narrow(x))
+        last, maps = narrow.forward_intermediates(x, indices=[1, 4])
+        assert torch.equal(last, narrow.forward_features(x)) and len(maps) == 2
+        assert torch.equal(last, maps[1])
+        narrow.reset_classifier(0)
+        assert torch.equal(narrow(x), last.mean(dim=(2, 3)))
+        narrow.reset_classifier(3)
+        assert narrow(x).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3, 4), (2, 3), (-1,), 2])
+def test_features_only(name: str, out_indices: tuple[int, ...] | int) -> None:
+    model = timm.create_model(name, width=NARROW.width, features_only=True, out_indices=out_indices)
+    maps = model(torch.randn(2, 3, 64, 96))
+    picked = list(range(5))[-out_indices:] if isinstance(out_indices, int) else [i % 5 for i in out_indices]
+    assert model.feature_info.channels() == [part.shape[1] for part in maps]
+    assert model.feature_info.reduction() == [64 // part.shape[2] for part in maps]
+    assert model.feature_info.module_name() == [f"network.{LEVELS[index]}" for index in picked]
+    sum(part.square().mean() for part in maps).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_weights_of_a_file_with_the_input_they_want(
+    bgr_weights: Path, pixels: Tensor, normalised: Tensor
+) -> None:
+    features = timm.create_model("googlenet_rcnn", features_only=True, weights=bgr_weights).eval()
+    whole = timm.create_model("googlenet_rcnn", num_classes=3, weights=bgr_weights).eval()
+    other = timm.create_model("googlenet_rcnn", num_classes=5, weights=bgr_weights).eval()
+    classifier = load_weights(bgr_weights).eval()
+    with torch.inference_mode():
+        assert_same_features(features(normalised), expected_features(bgr_weights, pixels, LEVELS))
+        logits = classifier.network(Normalize(classifier.preprocessing)(pixels))
+        assert_same_features([whole(normalised)], [logits])
+        assert other(normalised).shape == (2, 5)
+
+
+def test_a_file_that_timm_would_read_past_is_refused(bgr_weights: Path) -> None:
+    overlay = {"file": str(bgr_weights)}
+    with pytest.raises(ValueError, match="weights=FILE"):
+        timm.create_model("googlenet_rcnn", pretrained=True, pretrained_cfg_overlay=overlay)
+
+
+def test_pretrained_tag(shared: Path, pixels: Tensor, normalised: Tensor) -> None:
+    model = timm.create_model("googlenet_rcnn.bvlc_in1k", pretrained=True, features_only=True).eval()
+    with torch.inference_mode():
+        found = model(normalised)
+    weights = shared / "weights" / "bvlc_googlenet.npz"
+    assert_same_features(found, expected_features(weights, pixels, LEVELS))
+
+
+def test_data_config_is_what_the_model_wants() -> None:
+    config = timm.data.resolve_model_data_config(timm.create_model("googlenet_rcnn", width=NARROW.width))
+    assert config["mean"] == (0.485, 0.456, 0.406) and config["std"] == (0.229, 0.224, 0.225)
+    assert config["input_size"] == (3, 224, 224)
+
+
+def test_timms_own_tools_work_on_it() -> None:
+    """Layer-wise learning rates, gradient checkpointing, and what timm cannot have."""
+    from timm.optim import param_groups_layer_decay
+
+    model = timm.create_model("googlenet_rcnn", width=NARROW.width, num_classes=4)
+    groups = param_groups_layer_decay(model, layer_decay=0.5)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert len({group["lr_scale"] for group in groups}) == 11  # the stem, nine modules, the classifier
+    model.set_grad_checkpointing()
+    assert isinstance(model.network, GoogLeNet) and model.network.checkpointing
+    with pytest.raises(ValueError, match="in_chans=3"):
+        timm.create_model("googlenet_rcnn", in_chans=1)

@@ -1,0 +1,73 @@
+"""Export the network for other runtimes: ONNX and `torch.export`, each compared with PyTorch before it is kept.
+
+examples:
+  python tools/export.py --output googlenet.onnx
+  python tools/export.py --weights bvlc --output googlenet.onnx googlenet.pt2
+  python tools/export.py --output features.onnx --taps inception_3b inception_4e inception_5b --size 512
+  python tools/export.py --compile
+
+The exported network takes any number of regions as RGB pixels, uint8 (R, 3, size, size): the normalisation that
+its weights need is inside. Its `scores` are (R, classes); the classes are listed in the file.
+"""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+
+from jsonargparse import DefaultHelpFormatter, Namespace
+
+from detector.command_line import ArgumentParser, run
+
+
+class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and the examples as they are written."""
+
+
+def argument_parser() -> ArgumentParser:
+    """The options."""
+    parser = ArgumentParser(prog="export.py", description=__doc__, formatter_class=HelpFormatter)
+    add = parser.add_argument
+    add("--weights", type=str | None, metavar="NAME|FILE", help="as in detect.py; by default the first found")
+    add("--output", nargs="+", type=str, default=[], metavar="FILE", help="files to write: .onnx, .pt2")
+    add("--taps", nargs="+", type=str, default=[], metavar="LAYER", help="feature maps instead of scores")
+    add(
+        "--size",
+        type=int | None,
+        metavar="PIXELS",
+        help="side of the input; by default what it was trained on",
+    )
+    add("--compile", action="store_true", help="compare torch.compile on this machine with PyTorch as well")
+    return parser
+
+
+def export(arguments: Namespace) -> int:
+    """Write and check what the arguments ask for."""
+    from detector.plugins.export import ExportableScores, ExportableTaps, compiled_difference
+    from detector.plugins.export import export as export_file
+    from detector.weights import describe, find_weights, load_weights
+
+    if not arguments.output and not arguments.compile:
+        raise ValueError("nothing to do: give --output FILE.onnx or FILE.pt2, or --compile")
+    if arguments.size is not None and arguments.size < 32:
+        raise ValueError(f"--size {arguments.size}: the network needs 32 pixels or more")
+    source = find_weights(arguments.weights)
+    classifier = load_weights(source)
+    module = ExportableTaps(classifier, arguments.taps) if arguments.taps else ExportableScores(classifier)
+    side = arguments.size or classifier.preprocessing.size
+    print(f"{describe(source)}: {', '.join(module.output_names)} of regions of {side}x{side}")
+    for output in arguments.output:
+        difference = export_file(module, Path(output), side=side)
+        print(f"{output}: written; differs from PyTorch by {difference:.1e} at most")
+    if arguments.compile:
+        difference = compiled_difference(module, side=side)
+        print(f"torch.compile: differs from PyTorch by {difference:.1e} at most")
+    return 0
+
+
+def main() -> int:
+    """Parse the command line and export."""
+    return run(lambda: export(argument_parser().parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
