@@ -52,7 +52,11 @@ class Processes:
 
 def was_restarted() -> bool:
     """Whether torchrun has started this process anew after another one died: it goes on from the checkpoint."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -72,7 +76,11 @@ def processes(device: torch.device) -> Iterator[Processes]:
     # The first process may prepare proposals and features for hours while the others wait for it; one that
     # dies is noticed at once all the same, since its connections close.
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(hours=24))
+    timeout = timedelta(hours=24)
+    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+    # torchrun's store outlives a restart, and in it the addresses of the processes that are gone
+    store = dist.PrefixStore(f"start {_restarts()}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
     here = Processes(dist.get_rank(), count, local_rank)
     try:
         yield here
