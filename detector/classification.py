@@ -16,11 +16,19 @@ from detector.weights import WeightsRecord, describe, load_network
 
 
 class Softmax(nn.Module):
-    """Probabilities of all outputs of a network."""
+    """Probabilities of the first outputs of a network: a detector may have more, such as a region's fit.
+
+    Args:
+        count: C, of these outputs.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
 
     def forward(self, logits: Tensor) -> Tensor:
-        """(R, C) -> (R, C), rows sum to 1."""
-        return logits.softmax(dim=1)
+        """(R, C or more) -> (R, C), rows sum to 1."""
+        return logits[:, : self.count].softmax(dim=1)
 
 
 def output_classes(card: WeightsCard) -> tuple[DetectionClass, ...]:
@@ -29,11 +37,11 @@ def output_classes(card: WeightsCard) -> tuple[DetectionClass, ...]:
     Raises:
         ValueError: The outputs are not one distribution over classes.
     """
-    if card.outputs not in ("cls1000", "detection"):
+    if card.outputs not in ("cls1000", "members", "detection"):
         raise ValueError(
             f"{card.name}: its outputs are {card.outputs}, and cannot be averaged as probabilities"
         )
-    if card.outputs == "cls1000":
+    if card.outputs != "detection":
         return tuple(DetectionClass(kind.index, kind.name, kind.wnid) for kind in classification_classes())
     return (*card.classes, DetectionClass(0, "background"))
 
@@ -78,7 +86,7 @@ class Classifier:
                     f"{describe(source)}: tells apart {len(classes)} classes, and not those"
                     f" of {describe(sources[0])}, so that their judgements cannot be averaged"
                 )
-            module = nn.Sequential(Normalize(card.preprocessing), network, Softmax())
+            module = nn.Sequential(Normalize(card.preprocessing), network, Softmax(len(classes)))
             size = card.preprocessing.size
             self._networks.append((size, choose_runtime(module, runtime, device, size=size)))
 

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from detector.ensemble import Ensemble
+from detector.objectness import BoxChooser, SharedPass
 from detector.rcnn import RCNN
+from detector.region_classifier import RegionClassifier
 from detector.region_scorer import RegionScorer, Scorer
 from detector.taxonomy import DetectionClass
-from detector.weights import WeightsRecord, find_weights, load_weights
+from detector.weights import WeightsRecord, find_weights, load_objectness, load_weights
 from proposals import ProposalFile, SelectiveSearch
 
 
@@ -38,6 +40,8 @@ class DetectorConfig:
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
         num_proposals: Boxes scored in each image, best-ranked first; None scores all.
+        objectness: Order the boxes by the (first) model's own opinion of them, where it has one.
+        exact: Score every box with every model, whatever `num_proposals` and `cascade` say: the reference.
         proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
         classes: Names of the classes to report; None reports all.
         seed: Of the ranking of the proposals.
@@ -50,6 +54,8 @@ class DetectorConfig:
     temperature: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_proposals: int | None = 400
+    objectness: bool = True
+    exact: bool = False
     proposal_files: list[str] | None = None
     classes: list[str] | None = None
     seed: int = 0
@@ -74,10 +80,18 @@ def build_detector(config: DetectorConfig) -> RCNN:
         OSError: Weights that are missing or cannot be read.
         ValueError: A value that makes no sense, an unknown class, a device that is not there.
     """
-    scorer = build_scorer(config)
+    found = sources(config)
+    networks = [load_weights(source, temperature=config.temperature) for source in found]
+    scorer = _scorer(config, networks)
+    choose = None if config.exact or not config.objectness else _chooser(config, found[0], networks[0])
+    most = None if config.exact else config.num_proposals
     return RCNN(
-        proposals=SelectiveSearch(**config.proposals, max_boxes=config.num_proposals, seed=config.seed),
+        proposals=SelectiveSearch(
+            **config.proposals, max_boxes=most if choose is None else None, seed=config.seed
+        ),
         scorer=scorer,
+        choose=choose,
+        max_boxes=most,
         labels=None if config.classes is None else labels_of(config.classes, scorer.classes),
         nms_iou=config.nms_iou,
         score_threshold=config.score_threshold,
@@ -85,21 +99,35 @@ def build_detector(config: DetectorConfig) -> RCNN:
     )
 
 
-def build_scorer(config: DetectorConfig) -> Scorer:
-    """What is in each box: one network, or the ensemble of those the configuration names."""
+def _scorer(config: DetectorConfig, networks: list[RegionClassifier]) -> Scorer:
+    """What is in each box: one network, or the ensemble of several."""
     members = [
         RegionScorer(
-            load_weights(source, temperature=config.temperature),
+            network,
             context=config.context,
             batch_size=config.batch_size,
             runtime=config.runtime,
             device=choose_device(config.device),
         )
-        for source in sources(config)
+        for network in networks
     ]
     if len(members) == 1 and config.member_weights is None:
         return members[0]
-    return Ensemble(members, weights=config.member_weights, cascade=config.cascade)
+    return Ensemble(members, weights=config.member_weights, cascade=None if config.exact else config.cascade)
+
+
+def _chooser(
+    config: DetectorConfig, source: WeightsRecord | Path, network: RegionClassifier
+) -> BoxChooser | None:
+    """Which boxes are worth a pass, if the weights have an opinion."""
+    found = load_objectness(source)
+    if found is None:
+        return None
+    head, long_side = found
+    shared = SharedPass(
+        network, long_side=long_side, runtime=config.runtime, device=choose_device(config.device)
+    )
+    return BoxChooser(shared, head, config.num_proposals)
 
 
 def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:
@@ -116,7 +144,7 @@ def stored_boxes(config: DetectorConfig) -> Callable[[str], np.ndarray] | None:
     if config.proposal_files is None:
         return None
     stored = ProposalFile(config.proposal_files)
-    return lambda name: stored.boxes(name)[: config.num_proposals]
+    return stored.boxes
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

@@ -11,6 +11,7 @@ import numpy as np
 
 from detector.detections import Detections
 from detector.nms import best_detections
+from detector.objectness import Chooser
 from detector.region_scorer import Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
 
@@ -29,6 +30,8 @@ class RCNN:
     Args:
         proposals: Where objects could be.
         scorer: What is in each box: a `RegionScorer`, or an ensemble of them.
+        choose: Which of the boxes to look at; by default the first.
+        max_boxes: Most boxes to look at in an image; None looks at all.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
         score_threshold: Lowest score reported; 0 where an average precision is to be measured.
@@ -40,15 +43,21 @@ class RCNN:
         *,
         proposals: Proposals,
         scorer: Scorer,
+        choose: Chooser | None = None,
+        max_boxes: int | None = None,
         labels: Sequence[int] | None = None,
         nms_iou: float = 0.3,
         score_threshold: float = 0.5,
         max_detections: int = 100,
     ) -> None:
+        if max_boxes is not None and max_boxes < 1:
+            raise ValueError(f"max_boxes is {max_boxes}, but must be at least 1")
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, but must be at least 1")
         self.proposals = proposals
         self.scorer = scorer
+        self.choose = choose
+        self.max_boxes = max_boxes
         self.labels = None if labels is None else sorted(set(labels))
         self.nms_iou = nms_iou
         self.score_threshold = score_threshold
@@ -66,12 +75,16 @@ class RCNN:
 
         Args:
             image: RGB uint8 (H, W, 3), see `detector.images.read_image`.
-            boxes: Proposals (N, 4) float32 to score, instead of asking for some.
+            boxes: Proposals (N, 4) float32, best first, instead of asking for some.
             progress: Called with the numbers of regions done and to do, after every batch.
         """
         if boxes is None:
             with self.timer.stage("proposals"):
                 boxes = self.proposals(image)
+        if self.choose is not None:
+            with self.timer.stage("choice of boxes"):
+                boxes = self.choose(image, boxes)
+        boxes = boxes[: self.max_boxes]
         scores = self.scorer(image, boxes, timer=self.timer, progress=progress)
         with self.timer.stage("NMS"):
             reported = np.arange(scores.shape[1]) if self.labels is None else np.array(self.labels)

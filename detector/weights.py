@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from detector.architecture import PAPER, Architecture
 from detector.architecture import TORCHVISION as TORCHVISION_ARCHITECTURE
-from detector.class_scores import IndependentScores, QualityScores
+from detector.box_features import GEOMETRY, WINDOWS
+from detector.class_scores import IndependentScores, MemberScores, QualityScores
 from detector.foreign_weights import caffe_tensors, torchvision_tensors
 from detector.googlenet import GoogLeNet
+from detector.objectness import ObjectnessHead
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.safetensors_file import WeightsCard, read_weights_file
 from detector.tap_classifier import TapClassifier
@@ -82,6 +84,7 @@ TORCHVISION = WeightsRecord(
     architecture=TORCHVISION_ARCHITECTURE,
     outputs="cls1000",
 )
+OBJECTNESS = "objectness."  # before the names of that head's tensors
 MODEL_FILE = "model.safetensors"  # in the folder of a training run
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
 RECORDS = {record.name: record for record in (BVLC, TORCHVISION)}
@@ -141,13 +144,30 @@ def load_weights(source: WeightsRecord | Path, *, temperature: float = 1.0) -> R
     path, tensors, card = _read(source)
     network = _network(path, tensors, card) if card.tap is None else _tap_classifier(path, tensors, card)
     zero_shot = card.outputs == "cls1000"
-    scores = {"detection": TrainedScores, "quality": QualityScores, "independent": IndependentScores}
+    scores = {
+        "detection": TrainedScores,
+        "quality": QualityScores,
+        "members": MemberScores,
+        "independent": IndependentScores,
+    }
     return RegionClassifier(
         network=network,
         preprocessing=card.preprocessing,
         class_scores=ZeroShotScores(temperature) if zero_shot else scores[card.outputs](),
         classes=DET200 if zero_shot else card.classes,
     )
+
+
+def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, int] | None:
+    """Read the head of `detector.objectness` and the long side of its images; None if the weights have none."""
+    path, tensors, card = _read(source)
+    if card.objectness is None:
+        return None
+    tensors = {name.removeprefix(OBJECTNESS): part for name, part in tensors.items() if OBJECTNESS in name}
+    hidden = tensors["hidden.weight"] if "hidden.weight" in tensors else torch.zeros(1, GEOMETRY)
+    head = ObjectnessHead((hidden.shape[1] - GEOMETRY) // len(WINDOWS), len(hidden))
+    load_state(head, tensors, path)
+    return head.eval(), card.objectness
 
 
 def load_network(source: WeightsRecord | Path, *, auxiliary: bool = False) -> tuple[GoogLeNet, WeightsCard]:
@@ -190,6 +210,7 @@ def _read(source: WeightsRecord | Path) -> tuple[Path, dict[str, Tensor], Weight
 def _network(
     path: Path, tensors: dict[str, Tensor], card: WeightsCard, *, auxiliary: bool = False
 ) -> GoogLeNet:
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
     heads = {name for name in tensors if name.startswith(("aux_4a.", "aux_4d."))}
     if not auxiliary:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
@@ -204,7 +225,8 @@ def _network(
 
 def _outputs(card: WeightsCard) -> int:
     besides = {"detection": 1, "quality": 2, "independent": 0}  # outputs that are no classes
-    return 1000 if card.outputs == "cls1000" else len(card.classes) + besides[card.outputs]
+    members = {"cls1000": 1000, "members": 1002}
+    return members.get(card.outputs) or len(card.classes) + besides[card.outputs]
 
 
 def _tap_classifier(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> TapClassifier:

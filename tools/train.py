@@ -28,6 +28,7 @@ def argument_parser() -> ArgumentParser:
     """One subcommand a kind of training, whose options are the fields of its configuration."""
     from detector.training.classify import Pretraining
     from detector.training.finetune import Finetuning
+    from detector.training.objectness import ObjectnessTraining
     from detector.training.options import add_training_options
     from detector.training.svm_job import SVMTraining
 
@@ -37,6 +38,7 @@ def argument_parser() -> ArgumentParser:
         "svm": (SVMTraining, "SVMs on few photos, R-CNN's last stage"),
         "classify": (Pretraining, "a classifier from whole images, the paper's recipe"),
         "finetune": (Finetuning, "a detector from a classifier, by the regions of annotated images"),
+        "objectness": (ObjectnessTraining, "which boxes a trained detector should look at first"),
     }
     for name, (configuration, text) in kinds.items():
         command = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
@@ -54,6 +56,7 @@ def train(arguments: Namespace) -> int:
 
     from detector.training.classify import Pretraining, pretrain
     from detector.training.finetune import Finetuning, finetune
+    from detector.training.objectness import ObjectnessTraining, train_objectness
     from detector.training.options import training_configuration
     from detector.training.svm_job import SVMTraining, train_svms
 
@@ -63,6 +66,8 @@ def train(arguments: Namespace) -> int:
         path = train_svms(training_configuration(options, SVMTraining), console)
     elif arguments.command == "classify":
         path = pretrain(training_configuration(options, Pretraining), console)
+    elif arguments.command == "objectness":
+        path = train_objectness(training_configuration(options, ObjectnessTraining), console)
     else:
         path = finetune(training_configuration(options, Finetuning), console)
     print(f"model: {path}" if path else "dry run: nothing trained")

@@ -52,7 +52,9 @@ def targets_of(table: RegionTable, rows: np.ndarray, teacher: Teacher | None = N
         ious=torch.from_numpy(table.ious[rows]),
         # An object's region overlaps its object by so much, whatever else there is; without labels of all classes an
         # empty region may well fit something.
-        fit_known=torch.from_numpy((possible.sum(axis=1) == 1) | (table.ious[rows] >= 0.1)),
+        fit_known=torch.from_numpy(
+            ((possible.sum(axis=1) == 1) | (table.ious[rows] >= 0.1)) & table.drawn[table.image[rows]]
+        ),
     )
     if teacher is None:
         return truth

@@ -1,5 +1,6 @@
 """The data of a training run: what to read, how to sample regions, and what came of it."""
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from detector.images import find_images
 from detector.taxonomy import DetectionClass
 from detector.training.det_lists import read_class_lists
+from detector.training.image_labels import read_image_labels
 from detector.training.problems import Policy, Problems
 from detector.training.readers import read_training_set
 from detector.training.region_proposals import Progress, boxes_of_images
@@ -27,6 +29,10 @@ class DataConfig:
         image_list: Only the images in this list (ImageSets, R-CNN's val1 and val2).
         class_lists: Folder of ILSVRC DET lists train_1.txt .. train_200.txt.
         unlabelled: Folders of images without any boxes: what they show is left to the teacher.
+        image_labels: CSV files `file,det_id` of images with one known object and no box, in the folder of the same
+            name: the whole image stands for it, and what else is there is left to the teacher.
+        hold_out: Share of the annotated images, chosen by their names, that is kept out of training.
+        held_out: Read these instead of the others: to validate on.
         first: Only so many annotated images, from the start.
         problems: `skip` leaves out unusable boxes and images and counts them; `refuse` stops at the first.
         num_proposals: Boxes of an image, best-ranked first; None takes all.
@@ -41,6 +47,9 @@ class DataConfig:
     image_list: str | None = None
     class_lists: str | None = None
     unlabelled: list[str] = field(default_factory=list)
+    image_labels: list[str] = field(default_factory=list)
+    hold_out: float = 0.0
+    held_out: bool = False
     first: int | None = None
     problems: Policy = "skip"
     num_proposals: int | None = 400
@@ -71,6 +80,7 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
             for source, images in zip(config.annotations, folders, strict=True)
         ]
     )
+    whole = _share_of(whole, config)
     if config.first is not None:
         if config.first < 1:
             raise ValueError(f"--data.first is {config.first}, but must be at least 1")
@@ -78,7 +88,24 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     if not whole.counts().any():
         raise ValueError("no boxes to learn from: every annotation is to be ignored or was left out")
     name_empty_classes(whole, problems)
-    return join([whole, *(_unlabelled(folder, whole.classes, problems) for folder in config.unlabelled)])
+    return join(
+        [
+            whole,
+            *(_unlabelled(folder, whole.classes, problems) for folder in config.unlabelled),
+            *(read_image_labels(file, whole.classes, problems) for file in config.image_labels),
+        ]
+    )
+
+
+def _share_of(whole: TrainingSet, config: DataConfig) -> TrainingSet:
+    """The images that are held out, or those that are not; an image's place hangs on nothing but its name."""
+    if not 0 <= config.hold_out < 1:
+        raise ValueError(f"--data.hold_out is {config.hold_out}, but must be at least 0 and below 1")
+    places = [zlib.crc32(image.name.encode()) / 2**32 for image in whole.images]
+    chosen = [index for index, place in enumerate(places) if (place < config.hold_out) == config.held_out]
+    if not chosen:
+        raise ValueError(f"--data.hold_out {config.hold_out} leaves none of the {len(whole)} images")
+    return whole.select(chosen)
 
 
 def _unlabelled(folder: str, classes: tuple[DetectionClass, ...], problems: Problems) -> TrainingSet:

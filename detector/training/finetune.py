@@ -11,20 +11,20 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from detector.class_scores import QualityScores
+from detector.class_scores import MemberLogits, MemberScores, QualityScores
 from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet, Logits
 from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.taxonomy import DetectionClass, TrainedScores, ZeroShotScores
+from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
 from detector.training.batches import Batches, FeatureBatches, PixelBatches, Teacher
 from detector.training.checkpoint import FILE
 from detector.training.data import DataConfig, read_regions, read_with_boxes
 from detector.training.display import bar
 from detector.training.features import StageFeatures, cached_features, region_features, weights_fingerprint
 from detector.training.fit import FitConfig, fit
-from detector.training.head import detection_head
+from detector.training.head import detection_head, member_head
 from detector.training.losses import RegionTargets, region_losses
 from detector.training.problems import Problems
 from detector.training.processes import Processes, processes, was_restarted
@@ -49,11 +49,14 @@ class Finetuning:
         cache: Compute the features of the frozen stages once and keep them on disk.
         auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
         cache_mirrored: Also those of mirrored regions, at twice the work and space.
-        head: `classes` starts from the rows of the classification layer, `random` from nothing.
+        head: `classes` starts from the means of the rows of the classification layer, `random` from nothing;
+            `members` keeps these 1000 rows and sums them up into the 200 classes (`class_scores.MemberLogits`).
         quality: Also learn to predict a region's IoU, which scores are multiplied with.
         quality_weight: Of its loss.
         teacher_weight: How much regions of unlabelled classes hold on to the scores of the first weights; needs
             `cache`.
+        balance: How much rarer classes count more among the objects: 0 draws every region equally often, 1 every
+            class.
         positives: Object regions in a batch.
         backgrounds: Background regions in a batch.
         max_positives: Most proposals on objects of an image that are used, besides the annotated boxes.
@@ -80,10 +83,11 @@ class Finetuning:
     cache: bool = False
     cache_mirrored: bool = False
     auxiliary: bool = False
-    head: Literal["classes", "random"] = "classes"
+    head: Literal["classes", "members", "random"] = "classes"
     quality: bool = False
     quality_weight: float = 1.0
     teacher_weight: float = 0.0
+    balance: float = 0.0
     positives: int = 32
     backgrounds: int = 96
     max_positives: int = 30
@@ -104,15 +108,18 @@ class Finetuning:
 class Trainee(nn.Module):
     """What is trained: the network behind its normalisation, or its stages behind a frozen one."""
 
-    def __init__(self, network: GoogLeNet, normalize: Normalize, tap: str | None) -> None:
+    def __init__(
+        self, network: GoogLeNet, normalize: Normalize, tap: str | None, outputs: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.network, self.normalize, self.tap = network, normalize, tap
+        self.outputs = outputs or nn.Identity()
 
     def forward(self, inputs: Tensor) -> Tensor | Logits:
         """Pixels (R, 3, S, S) uint8, or features (R, ...) of the stage `tap` -> logits (R, outputs)."""
         if self.tap is not None:
-            return self.network.resume(inputs, after=self.tap)
-        return self.network(self.normalize(inputs))
+            return self.outputs(self.network.resume(inputs, after=self.tap))
+        return self.outputs(self.network(self.normalize(inputs)))
 
 
 def finetune(config: Finetuning, console: Console) -> Path | None:
@@ -146,6 +153,10 @@ def _check(config: Finetuning) -> None:
         raise ValueError("--teacher-weight needs --cache: the teacher judges cached features")
     if config.auxiliary and config.cache:
         raise ValueError("--auxiliary looks at stages in the middle of the network, and --cache skips these")
+    if config.auxiliary and config.head == "members":
+        raise ValueError(
+            "--auxiliary looks at the 200 classes, and --head members has 1000: choose one of them"
+        )
     if not 0 <= config.dropout < 1:
         raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
 
@@ -178,7 +189,13 @@ def _prepare(
     console.print(", ".join(f"{count:,} {what}" for what, count in table_summary(table)))
     if problems.counts:
         console.print(f"left out in all: {problems.summary()}")
-    plan = BatchPlan(table, positives=config.positives, backgrounds=config.backgrounds, seed=config.seed)
+    plan = BatchPlan(
+        table,
+        positives=config.positives,
+        backgrounds=config.backgrounds,
+        balance=config.balance,
+        seed=config.seed,
+    )
     if first:
         write_region_picture(
             output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
@@ -205,12 +222,19 @@ def _with_head(
     """A copy of the network with outputs for the classes, background and, if wanted, the fit."""
     start = classifier.network
     assert isinstance(start, GoogLeNet)
-    outputs = len(classes) + 1 + config.quality
+    members = config.head == "members"
+    if members and classes != DET200:
+        raise ValueError("--head members is for the 200 ILSVRC detection classes, and the data has others")
+    outputs = 1002 if members else len(classes) + 1 + config.quality
     network = GoogLeNet(
         outputs, architecture=start.architecture, auxiliary=config.auxiliary, dropout=config.dropout
     )
     network.load_state_dict(body_of(start), strict=False)  # but for the outputs
     network.classifier = start.classifier
+    if members and not isinstance(classifier.class_scores, MemberScores):
+        network.classifier = member_head(start.classifier, quality=config.quality)
+        network.freeze(config.freeze)
+        return network
     trained = not isinstance(classifier.class_scores, ZeroShotScores)
     if not (trained and classifier.classes == classes and start.classifier.out_features == outputs):
         source = start.classifier
@@ -295,10 +319,15 @@ def _train(
         for name, value in asdict(config).items()
         if name not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "validation")
     }
-    trainee = Trainee(prepared.network, classifier.normalize, config.freeze if config.cache else None)
+    trainee = Trainee(
+        prepared.network,
+        classifier.normalize,
+        config.freeze if config.cache else None,
+        MemberLogits() if config.head == "members" else None,
+    )
 
     def losses(outputs: Tensor | Logits, targets: RegionTargets) -> dict[str, Tensor]:
-        return region_losses(outputs, targets, quality_weight=config.quality_weight)
+        return region_losses(outputs, targets, quality_weight=config.quality_weight * config.quality)
 
     result = fit(
         trainee,
@@ -323,7 +352,7 @@ def _train(
             origin=f"fine-tuned on {int(prepared.table.given.sum())} objects of"
             f" {len(prepared.table.training_set)} images, from {prepared.name}",
             licence="that of the first weights and of the training images",
-            outputs="quality" if config.quality else "detection",
+            outputs=_outputs(config),
             preprocessing=classifier.preprocessing,
             classes=classes,
             architecture=trained.architecture,
@@ -331,6 +360,12 @@ def _train(
         write_weights_file(path, without_auxiliaries(trained.state_dict()), card)
     here.barrier()
     return path
+
+
+def _outputs(config: Finetuning) -> Literal["members", "quality", "detection"]:
+    if config.head == "members":
+        return "members"
+    return "quality" if config.quality else "detection"
 
 
 def _validation(
@@ -355,7 +390,9 @@ def _validation(
     measure = mean_ap_of(
         images,
         boxes,
-        class_scores=QualityScores() if config.quality else TrainedScores(),
+        class_scores={"members": MemberScores, "quality": QualityScores, "detection": TrainedScores}[
+            _outputs(config)
+        ](),
         preprocessing=classifier.preprocessing,
         classes=classes,
         device=device,

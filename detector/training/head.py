@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from detector.taxonomy import DetectionClass, classification_classes
 
+CERTAIN = 20.0  # the logit of a fit that counts as 1
+
 
 def members(classes: tuple[DetectionClass, ...]) -> list[list[int]]:
     """For each detection class the classification outputs that fall under it; none for a class unknown there."""
@@ -42,6 +44,29 @@ def detection_head(
                 head.weight[row], head.bias[row] = weight, bias
     if quality:
         head.weight[-1].zero_()
+    return head
+
+
+@torch.no_grad()
+def member_head(classifier: nn.Linear, *, quality: bool) -> nn.Linear:
+    """A linear layer of the 1000 classification classes, background and the region's fit, for `MemberLogits`.
+
+    The classes keep their rows. Background starts as the mean of all rows; the fit at one half for every region, or,
+    where it is not to be learnt, at 1.
+
+    Raises:
+        ValueError: The layer has other outputs than the 1000 classes.
+    """
+    count = len(classification_classes())
+    if classifier.out_features != count:
+        raise ValueError(
+            f"a head of members starts from {count} outputs, but the weights have {classifier.out_features}"
+        )
+    head = nn.Linear(classifier.in_features, count + 2)
+    head.weight[:count], head.bias[:count] = classifier.weight, classifier.bias
+    head.weight[count], head.bias[count] = classifier.weight.mean(dim=0), classifier.bias.mean()
+    head.weight[-1].zero_()
+    head.bias[-1] = 0.0 if quality else CERTAIN
     return head
 
 

@@ -89,6 +89,11 @@ class RegionTable:
         """(images, C) bool, the classes completely labelled in each image."""
         return np.stack([image.labelled for image in self.training_set.images])
 
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        """(images,) bool, whether the boxes of an image were drawn around its objects."""
+        return np.array([image.drawn for image in self.training_set.images])
+
     def possible(self, rows: np.ndarray) -> np.ndarray:
         """(N, C + 1) bool: what the regions at `rows` (N,) may show.
 
@@ -165,10 +170,14 @@ def thinned(table: RegionTable, *, positives: int, backgrounds: int, seed: int) 
 
 
 class EndlessPasses:
-    """Passes over some rows without end, each in an order of its own that only the seed decides."""
+    """Passes over some rows without end, each in an order of its own that only the seed decides.
 
-    def __init__(self, rows: np.ndarray, seed: tuple[int, ...]) -> None:
-        self.rows, self.seed = rows, seed
+    Args:
+        chances: (N,) of the rows, which sum to 1: then a pass draws N rows with replacement.
+    """
+
+    def __init__(self, rows: np.ndarray, seed: tuple[int, ...], chances: np.ndarray | None = None) -> None:
+        self.rows, self.seed, self.chances = rows, seed, chances
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def draw(self, start: int, count: int) -> np.ndarray:
@@ -185,7 +194,10 @@ class EndlessPasses:
         )
 
     def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((*self.seed, epoch)).permutation(self.rows)
+        generator = np.random.default_rng((*self.seed, epoch))
+        if self.chances is None:
+            return generator.permutation(self.rows)
+        return generator.choice(self.rows, size=len(self.rows), p=self.chances)
 
 
 class BatchPlan:
@@ -195,6 +207,8 @@ class BatchPlan:
         table: The regions to draw from.
         positives: Object regions in a batch.
         backgrounds: Background regions in a batch.
+        balance: An object region is drawn with a chance in proportion to the number of its class's regions to the
+            power of minus this: 0 draws every region equally often, 1 every class.
         seed: Of the order. Every pass over the objects (the backgrounds) has an order of its own.
 
     Raises:
@@ -202,7 +216,13 @@ class BatchPlan:
     """
 
     def __init__(
-        self, table: RegionTable, *, positives: int = 32, backgrounds: int = 96, seed: int = 0
+        self,
+        table: RegionTable,
+        *,
+        positives: int = 32,
+        backgrounds: int = 96,
+        balance: float = 0.0,
+        seed: int = 0,
     ) -> None:
         background = len(table.training_set.classes)
         objects, empty = (
@@ -216,7 +236,7 @@ class BatchPlan:
             raise ValueError(f"a batch is to have {positives} object regions, but needs at least 1")
         self.seed = seed
         self._parts = (
-            (EndlessPasses(objects, (seed, _POSITIVES)), positives),
+            (EndlessPasses(objects, (seed, _POSITIVES), _chances(table.labels[objects], balance)), positives),
             (EndlessPasses(empty, (seed, _BACKGROUNDS)), backgrounds),
         )
 
@@ -234,6 +254,17 @@ class BatchPlan:
     def rows(self, step: int) -> np.ndarray:
         """Positions (B,) in the table of the regions of a step, counted from 0; objects first."""
         return np.concatenate([passes.draw(step * count, count) for passes, count in self._parts])
+
+
+def _chances(labels: np.ndarray, balance: float) -> np.ndarray | None:
+    """(N,) chances of rows with these labels (N,), as `BatchPlan` describes; None if all are equal."""
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance is {balance}, but must lie between 0 and 1")
+    if not balance:
+        return None
+    _, class_of, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    chances = (counts.astype(np.float64) ** -balance)[class_of]
+    return np.asarray(chances / chances.sum())
 
 
 def mirrored(seed: int, step: int, count: int) -> np.ndarray:

@@ -31,6 +31,7 @@ class AnnotatedImage:
         boxes: (G, 4) float32 xyxy, half-open, inside the image.
         labels: (G,) int64, 0..C-1, or `IGNORE`.
         labelled: (C,) bool: every instance of the class has a box in this image.
+        drawn: Whether boxes were drawn around objects; if not, a box only contains one somewhere.
     """
 
     name: str
@@ -40,6 +41,7 @@ class AnnotatedImage:
     boxes: np.ndarray
     labels: np.ndarray
     labelled: np.ndarray
+    drawn: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +103,8 @@ def annotated_image(
     labels: np.ndarray,
     labelled: np.ndarray,
     problems: Problems,
+    *,
+    drawn: bool = True,
 ) -> AnnotatedImage | None:
     """Check one image and its boxes; None if its file is absent or no image.
 
@@ -131,7 +135,7 @@ def annotated_image(
     limits = np.array([width, height, width, height], np.float64)
     inside = np.clip(boxes[kept], 0, limits).astype(np.float32)
     return AnnotatedImage(
-        name, path, width, height, inside, np.asarray(labels, np.int64).reshape(-1)[kept], labelled
+        name, path, width, height, inside, np.asarray(labels, np.int64).reshape(-1)[kept], labelled, drawn
     )
 
 

@@ -22,7 +22,7 @@ from detector.images import ImageFile, find_images
 from detector.multi_crop import crops
 from detector.region_classifier import Normalize, Preprocessing
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.taxonomy import DetectionClass, classification_classes
+from detector.taxonomy import DET200, DetectionClass, classification_classes
 
 INPUT = Preprocessing("RGB", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2), size=64)
 ANIMALS = (DetectionClass(1, "tabby", "n02123045"), DetectionClass(2, "frog", "n01641577"))
@@ -77,6 +77,17 @@ def test_the_1000_classes_have_their_names() -> None:
     classes = output_classes(WeightsCard("x", "x", "x", "cls1000", INPUT))
     assert len(classes) == 1000 and classes[281].wnid == "n02123045"
     assert [kind.name for kind in classes] == [kind.name for kind in classification_classes()]
+
+
+def test_a_detector_that_kept_the_1000_classes_still_classifies(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    narrow = Architecture(width=0.25)
+    network = GoogLeNet(1002, architecture=narrow)
+    card = WeightsCard("dets", "random", "CC0", "members", INPUT, classes=DET200, architecture=narrow)
+    write_weights_file(tmp_path / "dets.safetensors", network.state_dict(), card)
+    classifier = Classifier([tmp_path / "dets.safetensors"])
+    found = classifier(np.full((70, 90, 3), 120, np.uint8))
+    assert found.shape == (1000,) and found.sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_outputs_that_are_no_distribution_are_refused() -> None:

@@ -19,7 +19,7 @@ from detector.plugins.export import (
     export,
 )
 from detector.region_classifier import Preprocessing
-from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.safetensors_file import WeightsCard, read_weights_file, write_weights_file
 from detector.taxonomy import DetectionClass
 from detector.weights import load_weights
 
@@ -68,6 +68,21 @@ def test_torch_export(
     regions = example_regions(SIDE, 5, seed=9)
     with torch.inference_mode():
         torch.testing.assert_close(program(regions)[0], classifier(regions), rtol=1e-5, atol=1e-6)
+
+
+def test_a_small_file_of_this_project(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "small.safetensors"
+    assert run_tool(monkeypatch, "--weights", weights, "--output", path, "--licence", "CC-BY") == 0
+    assert "written; weights in 8 bits, a layer's off by" in capsys.readouterr().out
+    assert path.stat().st_size < weights.stat().st_size / 3
+    card = read_weights_file(path)[1]
+    assert (card.name, card.licence, card.origin) == ("small", "CC-BY", "random weights for tests")
+    regions = example_regions(SIDE, 5, seed=9)
+    with torch.inference_mode():
+        scores = [load_weights(file).eval()(regions) for file in (weights, path)]
+    torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=0.02)
 
 
 def test_onnx(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

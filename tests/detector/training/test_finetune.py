@@ -116,6 +116,13 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     finetune(replace(config, data=data, teacher_weight=1.0), QUIET)
     teacher = column(config.output, "teacher")
     assert len(teacher) == 4 and teacher[0] < 0.05  # the first head scores nearly like its teacher
+    path = finetune(replace(config, data=data, teacher_weight=1.0, head="members", balance=0.5), QUIET)
+    assert path is not None and column(config.output, "teacher")[0] < 0.05
+    first, trained = load_weights(Path(config.weights or "")), load_weights(path)
+    assert trained.classes == DET200 and trained.network.classifier.out_features == 1002
+    again = replace(config, data=data, weights=str(path), head="members", output=f"{config.output}-again")
+    finetune(replace(again, cache=False, freeze=None), QUIET)  # all layers, from where the first step ended
+    assert first.classes == DET200
 
 
 def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
@@ -137,6 +144,9 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
         ({"positives": 0}, "at least 1"),
+        ({"balance": 2.0}, "balance is 2.0"),
+        ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),
+        ({"head": "members", "auxiliary": True, "cache": False}, "--auxiliary looks at the 200 classes"),
     ):
         with pytest.raises(ValueError, match=words):
             finetune(replace(config, **change), QUIET)

@@ -96,3 +96,13 @@ def test_thinned_keeps_given_boxes_and_bounds_the_rest() -> None:
 def test_half_of_the_regions_are_mirrored() -> None:
     flags = np.concatenate([mirrored(0, step, 100) for step in range(20)])
     assert 0.45 < flags.mean() < 0.55 and (mirrored(0, 3, 100) == mirrored(0, 3, 100)).all()
+
+
+def test_balance_draws_classes_more_alike() -> None:
+    boxes = [[float(10 * k), 0.0, float(10 * k + 8), 8.0] for k in range(9)]
+    data = made_up_set([boxes], [[0] * 8 + [1]], [[True, True]])
+    table = region_table(data, lambda _: np.array([[0, 50, 5, 60]], np.float32))
+    for balance, share in ((0.0, 1 / 9), (1.0, 1 / 2)):
+        plan = BatchPlan(table, positives=30, backgrounds=0, balance=balance, seed=1)
+        drawn = np.concatenate([table.labels[plan.rows(step)] for step in range(60)])
+        assert np.mean(drawn == 1) == pytest.approx(share, abs=0.04)

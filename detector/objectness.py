@@ -1,0 +1,140 @@
+"""Which boxes are worth a network pass: one pass over the whole image tells for all of them.
+
+R-CNN's cost is one pass a region, and most regions show no object, or half of one. A small head on features pooled
+from a map of the whole image orders the boxes by how well they fit an object of whatever class.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detector.box_features import GEOMETRY, WINDOWS, box_features
+from detector.googlenet import GoogLeNet
+from detector.nms import best_detections
+from detector.region_classifier import Normalize, RegionClassifier
+from detector.runtime import RuntimeName, choose_runtime
+
+STRIDE = 32  # pixels of a cell
+LONG_SIDE = 672  # of the image that the network sees, in pixels
+NEAR_DUPLICATE = 0.75  # IoU with a better box from which on a box comes last: they would score alike
+_SHORTEST = STRIDE
+
+
+class Chooser(Protocol):
+    """Anything that says which boxes of an image to look at."""
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, /) -> np.ndarray:
+        """RGB uint8 (H, W, 3) and boxes (N, 4) -> some of the boxes (M, 4), best first."""
+        ...
+
+
+class ObjectnessHead(nn.Module):
+    """Features of boxes to the logit of how well they fit an object.
+
+    Args:
+        channels: Of the map that the features are pooled from.
+        hidden: Units of the one hidden layer.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, channels: int = 1024, hidden: int = 64) -> None:
+        super().__init__()
+        inputs = len(WINDOWS) * channels + GEOMETRY
+        self.register_buffer("mean", torch.zeros(inputs))
+        self.register_buffer("deviation", torch.ones(inputs))
+        self.drop_inputs, self.drop_hidden = nn.Dropout(0.2), nn.Dropout(0.3)
+        self.hidden = nn.Linear(inputs, hidden)
+        self.output = nn.Linear(hidden, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, inputs) as of `box_features` -> (N,)."""
+        x = self.drop_inputs((features - self.mean) / self.deviation)
+        return self.output(self.drop_hidden(self.hidden(x).relu()))[:, 0]
+
+
+class ImageFeatures(nn.Module):
+    """Pixels of whole images to the map of the last stage."""
+
+    def __init__(self, normalize: Normalize, network: GoogLeNet) -> None:
+        super().__init__()
+        self.normalize, self.network = normalize, network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(1, 3, H, W) RGB of 0..255 -> (1, D, H/32, W/32), sizes rounded up."""
+        return self.network.features(self.normalize(images))
+
+
+class SharedPass:
+    """The one pass over an image, and what it says about boxes.
+
+    Args:
+        network: Whose last stage makes the map.
+        long_side: Of the image in the network, in pixels.
+    """
+
+    def __init__(
+        self,
+        network: RegionClassifier,
+        *,
+        long_side: int = LONG_SIDE,
+        runtime: RuntimeName = "auto",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        assert isinstance(network.network, GoogLeNet)
+        self.long_side = long_side
+        self._run = choose_runtime(ImageFeatures(network.normalize, network.network), runtime, device)
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Features (N, F) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
+        height, width = image.shape[:2]
+        factor = self.long_side / max(height, width)
+        seen = (max(round(width * factor), _SHORTEST), max(round(height * factor), _SHORTEST))
+        smaller = factor < 1
+        resized = cv2.resize(image, seen, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        features = self._run(resized[None])[0]
+        cells = np.array([seen[0] / width, seen[1] / height] * 2, np.float32) / STRIDE
+        return box_features(features, boxes * cells, width=seen[0] / STRIDE, height=seen[1] / STRIDE)
+
+
+@dataclass
+class BoxChooser:
+    """The best boxes of an image by their objectness.
+
+    Attributes:
+        shared: What is known of the boxes.
+        head: What that says about their fit.
+        count: Most boxes; None orders all.
+    """
+
+    shared: SharedPass
+    head: ObjectnessHead
+    count: int | None = None
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Some of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first."""
+        if not len(boxes):
+            return boxes
+        fit = self.head.eval()(torch.from_numpy(self.shared(image, boxes))).numpy()
+        return boxes[ordered(boxes, fit)[: self.count]]
+
+
+def ordered(boxes: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Positions (N,) of boxes (N, 4) by descending fit (N,), those that nearly repeat a better one last."""
+    first, _ = best_detections(
+        boxes,
+        fit[:, None],
+        iou_threshold=NEAR_DUPLICATE,
+        score_threshold=-np.inf,
+        max_detections=len(boxes),
+    )
+    repeats = np.ones(len(boxes), np.bool_)
+    repeats[first] = False
+    rest = np.flatnonzero(repeats)
+    return np.concatenate([first, rest[np.argsort(-fit[rest], kind="stable")]])

@@ -1,0 +1,112 @@
+"""Which boxes to look at first: pooled features against counted pixels, the order, the detector around it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector.architecture import Architecture
+from detector.box_features import GEOMETRY, box_features
+from detector.configuration import DetectorConfig, build_detector
+from detector.googlenet import GoogLeNet
+from detector.objectness import BoxChooser, ObjectnessHead, SharedPass, ordered
+from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.taxonomy import DET200
+from detector.weights import CAFFE_INPUT, load_objectness, load_weights
+
+NARROW = Architecture(width=0.25)
+CARD = WeightsCard(
+    "narrow", "random", "CC0", "members", CAFFE_INPUT, architecture=NARROW, objectness=96, classes=DET200
+)
+CARD = replace(CARD, preprocessing=replace(CAFFE_INPUT, size=32, context=2))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow detector and head of random weights."""
+    torch.manual_seed(0)
+    network = GoogLeNet(1002, architecture=NARROW)
+    head = ObjectnessHead(network.classifier.in_features, hidden=4)
+    path = tmp_path_factory.mktemp("objectness") / "model.safetensors"
+    tensors = {f"objectness.{name}": tensor for name, tensor in head.state_dict().items()}
+    write_weights_file(path, network.state_dict() | tensors, CARD, eight_bits=True)
+    return path
+
+
+def boxes_in(count: int, width: float, height: float, seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    points = generator.random((count, 2, 2)) * (width - 1, height - 1)
+    return np.concatenate([points.min(axis=1), points.max(axis=1) + 0.5], axis=1).astype(np.float32)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_pooling_is_the_mean_over_fine_points(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    features = generator.random((2, 3, 4)).astype(np.float32)
+    low = generator.integers(0, (15, 11), (5, 2))
+    high = generator.integers(low + 1, (17, 13))
+    boxes = np.concatenate([low, high], axis=1) / 4  # on quarters of cells
+    found = box_features(features, boxes, width=4, height=3)
+    assert found.shape == (5, 3 * 2 + GEOMETRY) and np.isfinite(found).all()
+    fine = features.repeat(4, axis=1).repeat(4, axis=2)  # quarters of cells
+    for row, (x1, y1, x2, y2) in zip(found, (boxes * 4).round().astype(int), strict=True):
+        expected = np.sqrt(fine[:, y1:y2, x1:x2].mean(axis=(1, 2)))
+        np.testing.assert_allclose(row[:2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_near_duplicates_come_last() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 9, 10]], np.float32)
+    assert ordered(boxes, np.array([0.9, 0.8, -3.0, 0.7], np.float32)).tolist() == [0, 2, 1, 3]
+    assert ordered(boxes[:0], np.empty(0, np.float32)).tolist() == []
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (1, 500), (500, 1), (1, 1)])
+def test_a_choice_is_some_of_the_boxes(model: Path, shape: tuple[int, int]) -> None:
+    loaded = load_objectness(model)
+    assert loaded is not None
+    head, long_side = loaded
+    assert long_side == 96
+    boxes = boxes_in(12, shape[1], shape[0], seed=1)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    chosen = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="torch"), head, 5)(image, boxes)
+    assert chosen.shape == (5, 4)
+    assert {tuple(box) for box in chosen.tolist()} <= {tuple(box) for box in boxes.tolist()}
+    openvino = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="openvino"), head, 5)
+    np.testing.assert_array_equal(openvino(image, boxes), chosen)
+    assert len(openvino(image, boxes[:0])) == 0
+
+
+def test_exact_means_every_box_and_agrees_where_both_look(model: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    boxes = boxes_in(30, 80, 60, seed=2)
+    seen: list[int] = []
+    config = DetectorConfig(weights=str(model), score_threshold=0.0, nms_iou=1.0, num_proposals=10)
+    fast, exact = build_detector(config), build_detector(replace(config, exact=True, max_detections=10_000))
+    assert fast.choose is not None and exact.choose is None and exact.max_boxes is None
+    few = fast(image, boxes=boxes, progress=lambda done, total: seen.append(total))
+    assert set(seen) == {10}
+    seen.clear()
+    everything = exact(image, boxes=boxes, progress=lambda done, total: seen.append(total))
+    assert set(seen) == {30}
+    reference = {
+        (label, *box): score
+        for label, box, score in zip(
+            everything.labels.tolist(), everything.boxes.tolist(), everything.scores.tolist(), strict=True
+        )
+    }
+    for label, box, score in zip(few.labels.tolist(), few.boxes.tolist(), few.scores.tolist(), strict=True):
+        assert reference[label, *box] == pytest.approx(score, abs=2e-6)
+    plain = build_detector(replace(config, objectness=False))
+    assert plain.choose is None and plain.max_boxes == 10
+
+
+def test_weights_without_a_head_have_no_opinion(model: Path, tmp_path: Path) -> None:
+    network = GoogLeNet(1002, architecture=NARROW)
+    write_weights_file(tmp_path / "plain.safetensors", network.state_dict(), replace(CARD, objectness=None))
+    assert load_objectness(tmp_path / "plain.safetensors") is None
+    assert build_detector(DetectorConfig(weights=str(tmp_path / "plain.safetensors"))).choose is None
