@@ -76,7 +76,7 @@ def test_a_small_file_of_this_project(
     path = tmp_path / "small.safetensors"
     assert run_tool(monkeypatch, "--weights", weights, "--output", path, "--licence", "CC-BY") == 0
     assert "written; weights in 8 bits, a layer's off by" in capsys.readouterr().out
-    assert path.stat().st_size < weights.stat().st_size / 2
+    assert path.stat().st_size < weights.stat().st_size * 0.6  # of a narrow network, whose headers weigh
     card = read_weights_file(path)[1]
     assert (card.name, card.licence, card.origin) == ("small", "CC-BY", "random weights for tests")
     regions = example_regions(SIDE, 5, seed=9)
