@@ -76,13 +76,13 @@ def test_a_small_file_of_this_project(
     path = tmp_path / "small.safetensors"
     assert run_tool(monkeypatch, "--weights", weights, "--output", path, "--licence", "CC-BY") == 0
     assert "written; weights in 8 bits, a layer's off by" in capsys.readouterr().out
-    assert path.stat().st_size < weights.stat().st_size * 0.6  # of a narrow network, whose headers weigh
+    assert path.stat().st_size < weights.stat().st_size / 3
     card = read_weights_file(path)[1]
     assert (card.name, card.licence, card.origin) == ("small", "CC-BY", "random weights for tests")
     regions = example_regions(SIDE, 5, seed=9)
     with torch.inference_mode():
         scores = [load_weights(file).eval()(regions) for file in (weights, path)]
-    torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=0.02)
+    torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=0.1)
 
 
 def test_onnx(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
