@@ -79,8 +79,8 @@ def pack(
         The largest relative error of a layer's weights, as the ratio of Euclidean norms.
     """
     tensors, card = read_weights_file(source)
-    changes = {"name": name, "origin": origin or card.origin, "licence": licence or card.licence}
-    write_weights_file(path, tensors, replace(card, **changes), eight_bits=True)
+    card = replace(card, name=name, origin=origin or card.origin, licence=licence or card.licence)
+    write_weights_file(path, tensors, card, eight_bits=True)
     stored, _ = read_weights_file(path)
     return max(
         float((stored[part] - tensor).norm() / tensor.norm().clamp_min(1e-30))

@@ -86,11 +86,12 @@ TORCHVISION = WeightsRecord(
 )
 OBJECTNESS = "objectness."  # before the names of that head's tensors
 MODEL_FILE = "model.safetensors"  # in the folder of a training run
+MODELS = Path(str(files("detector"))) / "models"
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
 RECORDS = {record.name: record for record in (BVLC, TORCHVISION)}
 
 HOW_TO_GET_WEIGHTS = (
-    "this version of the package ships no trained model, so name one: --weights torchvision downloads"
+    "the package's own model is missing, so name another: --weights torchvision downloads"
     " torchvision's ImageNet GoogLeNet (50 MB, once), --weights FILE takes bvlc_googlenet.npz (or .caffemodel) or a"
     " .safetensors file of this project"
 )
@@ -105,23 +106,22 @@ def find_weights(choice: str | None = None) -> WeightsRecord | Path:
     """Settle which weights to use.
 
     Args:
-        choice: The path of a file, or the name of a record (`bvlc`, `torchvision`). By default the first of:
-            the model shipped in the package; torchvision's, if it was downloaded before (nothing is downloaded
-            unasked); the BVLC model in the shared folder.
+        choice: The path of a file, or the name of a record (`bvlc`, `torchvision`) or of a model that ships
+            (`googlenet-det200`). By default the first of: that model; torchvision's, if it was downloaded before
+            (nothing is downloaded unasked); the BVLC model in the shared folder.
 
     Raises:
         FileNotFoundError: Nothing there; the message says how to get weights.
     """
     if choice is not None:
-        for path in (Path(choice), Path(choice) / MODEL_FILE):
+        for path in (Path(choice), Path(choice) / MODEL_FILE, MODELS / f"{choice}.safetensors"):
             if path.is_file():
                 return path
         if choice in RECORDS:
             return RECORDS[choice]
-        known = " or ".join(RECORDS)
+        known = " or ".join([*RECORDS, *sorted(path.stem for path in MODELS.glob("*.safetensors"))])
         raise FileNotFoundError(f"--weights {choice}: neither a file nor one of the known weights ({known})")
-    shipped = Path(str(files("detector"))) / "models" / SHIPPED_FILE
-    if shipped.is_file():
+    if (shipped := MODELS / SHIPPED_FILE).is_file():
         return shipped
     if _torchvision_cache().is_file():
         return TORCHVISION

@@ -1,6 +1,6 @@
 """From a classifier to a detector: the regions of annotated images teach it classes, background and fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ from detector.training.sampling import BatchPlan, RegionTable, table_summary, th
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.validation import mean_ap_of
 from detector.weights import MODEL_FILE
+
+_BLOCK = 128  # regions that the teacher judges at a time
 
 
 @dataclass(frozen=True)
@@ -285,24 +287,29 @@ def _cached(
         raise ValueError(
             "--teacher-weight: the training data's classes are not those of the zero-shot scores"
         )
-    classifier.eval().to(device)
-    opinions = [
-        _opinion(classifier, found[0][start : start + 256], tap, device)
-        for start in range(0, len(table), 256)
-    ]
-    return found, Teacher(np.concatenate(opinions), config.teacher_weight)
+    with bar(console, "teacher") as progress:
+        opinions = cached_features(
+            output / "teacher.npy",
+            table,
+            partial(_opinions, classifier, found[0], tap, device),
+            key=key | {"teacher": True},
+            progress=progress,
+        )
+    return found, Teacher(opinions, config.teacher_weight)
 
 
 @torch.inference_mode()
-def _opinion(model: RegionClassifier, features: np.ndarray, tap: str, device: torch.device) -> np.ndarray:
-    """Probabilities (R, C + 1) float16 of the starting network; background is what is none of the classes."""
-    network = model.network
+def _opinions(
+    model: RegionClassifier, features: np.ndarray, tap: str, device: torch.device, *, start: int
+) -> Iterator[np.ndarray]:
+    """Probabilities (n, C + 1) of the starting network, block by block; background is what is none of the classes."""
+    network = model.eval().to(device).to(memory_format=torch.channels_last).network
     assert isinstance(network, GoogLeNet)
-    scores = model.class_scores(
-        network.resume(torch.from_numpy(features.astype(np.float32)).to(device), after=tap)
-    )
-    background = (1 - scores.sum(dim=1, keepdim=True)).clamp_min(0)
-    return torch.cat([scores, background], dim=1).cpu().numpy().astype(np.float16)
+    for first in range(start, len(features), _BLOCK):
+        block = torch.from_numpy(features[first : first + _BLOCK].astype(np.float32)).to(device)
+        scores = model.class_scores(network.resume(block, after=tap))
+        background = (1 - scores.sum(dim=1, keepdim=True)).clamp_min(0)
+        yield torch.cat([scores, background], dim=1).cpu().numpy()
 
 
 def _train(

@@ -34,6 +34,7 @@ class FitConfig:
         epochs: Passes over the object regions, or images.
         steps: Steps instead of epochs.
         learning_rate: At first, see `schedule`.
+        head_factor: How many times faster the output layer learns than the stages before it.
         momentum: Of stochastic gradient descent.
         weight_decay: Likewise.
         schedule: How the learning rate goes down.
@@ -50,6 +51,7 @@ class FitConfig:
     epochs: float = 8.0
     steps: int | None = None
     learning_rate: float = 0.001
+    head_factor: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 2e-4
     schedule: Schedule = field(default_factory=Schedule)
@@ -69,7 +71,7 @@ def number_of_steps(config: FitConfig, batches: Batches) -> int:
     Raises:
         ValueError: A number that makes no sense.
     """
-    for name in ("learning_rate", "log_every", "checkpoint_every", "accumulate"):
+    for name in ("learning_rate", "head_factor", "log_every", "checkpoint_every", "accumulate"):
         if not getattr(config, name) > 0:
             raise ValueError(f"--fit.{name} is {getattr(config, name)}, but must be above 0")
     if not 0 <= config.averaging < 1:
@@ -114,9 +116,16 @@ def fit(
     steps = number_of_steps(config, batches)
     share = here.share(batches.batch_size)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    named = [(name, part) for name, part in network.named_parameters() if part.requires_grad]
+    trained = [parameter for _, parameter in named]
+    head = [parameter for name, parameter in named if "classifier." in name]
+    body = [parameter for name, parameter in named if "classifier." not in name]
+    factors = (1.0, config.head_factor)
     optimizer = torch.optim.SGD(
-        trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        [{"params": body}, {"params": head}],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
     )
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True)
     half = PRECISIONS[config.precision]
@@ -155,8 +164,8 @@ def fit(
             rate = config.learning_rate * config.schedule.factor_at(
                 step, steps=steps, steps_per_epoch=batches.steps_per_epoch
             )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                group["lr"] = rate * factor
             # Each step has its own random numbers (dropout), so that a resumed run draws the same ones.
             torch.manual_seed((seed * 1_000_003 + step) * 1009 + here.rank)
             sums = _gradient(model, batch, losses, scaler, config, device, batches.batch_size, here.count)

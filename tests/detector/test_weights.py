@@ -45,14 +45,14 @@ def test_the_search_order(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     touch(nowhere / "torch" / "hub" / "checkpoints" / "googlenet-1378be20.pth")
     assert find_weights() is TORCHVISION
     shipped = touch(nowhere / "models" / "model.safetensors")
-    monkeypatch.setattr(weights, "files", lambda package: nowhere)
+    monkeypatch.setattr(weights, "MODELS", nowhere / "models")
     monkeypatch.setattr(weights, "SHIPPED_FILE", "model.safetensors")
-    assert find_weights() == shipped
+    assert find_weights() == find_weights("model") == shipped
     assert find_weights("bvlc") is BVLC
     own = touch(nowhere / "own.safetensors")
     assert find_weights(str(own)) == own
     with pytest.raises(
-        FileNotFoundError, match=r"--weights oxford: neither a file nor .*bvlc or torchvision"
+        FileNotFoundError, match=r"--weights oxford: neither a file nor .*bvlc or torchvision or model"
     ):
         find_weights("oxford")
 
