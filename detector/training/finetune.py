@@ -57,6 +57,8 @@ class Finetuning:
         quality_weight: Of its loss.
         teacher_weight: How much regions of unlabelled classes hold on to the scores of the first weights; needs
             `cache`.
+        teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
+            background: zero-shot scores know no background, and few regions show an object that has no box.
         balance: How much rarer classes count more among the objects: 0 draws every region equally often, 1 every
             class.
         positives: Object regions in a batch.
@@ -89,6 +91,7 @@ class Finetuning:
     quality: bool = False
     quality_weight: float = 1.0
     teacher_weight: float = 0.0
+    teacher_trust: float = 1.0
     balance: float = 0.0
     positives: int = 32
     backgrounds: int = 96
@@ -159,6 +162,8 @@ def _check(config: Finetuning) -> None:
         raise ValueError(
             "--auxiliary looks at the 200 classes, and --head members has 1000: choose one of them"
         )
+    if not 0 <= config.teacher_trust <= 1:
+        raise ValueError(f"--teacher-trust is {config.teacher_trust}, but must lie between 0 and 1")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
 
@@ -295,7 +300,19 @@ def _cached(
             key=key | {"teacher": True},
             progress=progress,
         )
-    return found, Teacher(opinions, config.teacher_weight)
+    return found, Teacher(doubted(opinions, table, config.teacher_trust), config.teacher_weight)
+
+
+def doubted(opinions: np.ndarray, table: RegionTable, trust: float) -> np.ndarray:
+    """Opinions (R, C + 1) with, on background of images with boxes, only a share of what is said of the classes."""
+    if trust == 1:
+        return opinions
+    background = len(table.training_set.classes)
+    rows = (table.labels == background) & table.drawn[table.image]
+    changed = np.array(opinions)
+    changed[rows, :-1] *= np.float16(trust)
+    changed[rows, -1] = (1 - changed[rows, :-1].astype(np.float32).sum(axis=1)).clip(0)
+    return changed
 
 
 @torch.inference_mode()

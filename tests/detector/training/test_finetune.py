@@ -22,9 +22,10 @@ from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
-from detector.training.data import DataConfig
-from detector.training.finetune import Finetuning, finetune
+from detector.training.data import DataConfig, read_regions
+from detector.training.finetune import Finetuning, doubted, finetune
 from detector.training.fit import FitConfig
+from detector.training.problems import Problems
 from detector.weights import CAFFE_INPUT, load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,6 +126,16 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     assert first.classes == DET200
 
 
+def test_the_teacher_is_doubted_on_background_of_images_with_boxes(config: Finetuning) -> None:
+    table = read_regions(config.data, Problems(), seed=0)
+    opinions = np.tile(np.array([0.5, 0.3, 0.2], np.float16), (len(table), 1))
+    background = table.labels == 2
+    changed = doubted(opinions, table, 0.1)
+    np.testing.assert_allclose(changed[background], [[0.05, 0.03, 0.92]] * background.sum(), atol=1e-3)
+    assert (changed[~background] == opinions[~background]).all() and opinions[0, 0] == 0.5
+    assert doubted(opinions, table, 1.0) is opinions
+
+
 def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
     path = finetune(
         replace(config, cache=False, freeze=None, auxiliary=True, fit=replace(config.fit, steps=2)), QUIET
@@ -143,6 +154,7 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"cache": False, "teacher_weight": 1.0}, "--teacher-weight needs --cache"),
         ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
+        ({"teacher_trust": 2.0}, "--teacher-trust is 2.0"),
         ({"positives": 0}, "at least 1"),
         ({"balance": 2.0}, "balance is 2.0"),
         ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),
