@@ -42,6 +42,7 @@ class Teacher(NamedTuple):
 
     probabilities: np.ndarray  # (R, C + 1)
     weight: float
+    label_share: float = 1.0  # of a label against the teacher's opinion of an object's class
 
 
 def targets_of(table: RegionTable, rows: np.ndarray, teacher: Teacher | None = None) -> RegionTargets:
@@ -59,9 +60,9 @@ def targets_of(table: RegionTable, rows: np.ndarray, teacher: Teacher | None = N
     if teacher is None:
         return truth
     opinion = torch.from_numpy(teacher.probabilities[rows].astype(np.float32))
-    return RegionTargets(
-        truth.possible, truth.ious, truth.fit_known, opinion, torch.full((len(rows),), teacher.weight)
-    )
+    shares = torch.full((len(rows),), teacher.label_share) if teacher.label_share < 1 else None
+    weights = torch.full((len(rows),), teacher.weight)
+    return RegionTargets(truth.possible, truth.ious, truth.fit_known, opinion, weights, shares)
 
 
 class PixelBatches:

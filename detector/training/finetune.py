@@ -29,7 +29,7 @@ from detector.training.losses import RegionTargets, region_losses
 from detector.training.problems import Problems
 from detector.training.processes import Processes, processes, was_restarted
 from detector.training.region_picture import write_region_picture
-from detector.training.sampling import BatchPlan, RegionTable, table_summary, thinned
+from detector.training.sampling import BatchPlan, RegionTable, check_iou, table_summary, thinned
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.validation import mean_ap_of
 from detector.weights import MODEL_FILE
@@ -57,12 +57,15 @@ class Finetuning:
         quality_weight: Of its loss.
         teacher_weight: How much regions of unlabelled classes hold on to the scores of the first weights; needs
             `cache`.
+        label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
+            that few classes have boxes for stays a judge of the others.
         teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
             background: zero-shot scores know no background, and few regions show an object that has no box.
         balance: How much rarer classes count more among the objects: 0 draws every region equally often, 1 every
             class.
         positives: Object regions in a batch.
         backgrounds: Background regions in a batch.
+        background_iou: Only background regions below this IoU with every object are drawn.
         max_positives: Most proposals on objects of an image that are used, besides the annotated boxes.
         max_backgrounds: Most background regions of an image that are used.
         mirror: Mirror half of the regions.
@@ -92,9 +95,11 @@ class Finetuning:
     quality_weight: float = 1.0
     teacher_weight: float = 0.0
     teacher_trust: float = 1.0
+    label_share: float = 1.0
     balance: float = 0.0
     positives: int = 32
     backgrounds: int = 96
+    background_iou: float = 1.0
     max_positives: int = 30
     max_backgrounds: int = 100
     mirror: bool = True
@@ -162,8 +167,11 @@ def _check(config: Finetuning) -> None:
         raise ValueError(
             "--auxiliary looks at the 200 classes, and --head members has 1000: choose one of them"
         )
-    if not 0 <= config.teacher_trust <= 1:
-        raise ValueError(f"--teacher-trust is {config.teacher_trust}, but must lie between 0 and 1")
+    check_iou(background_iou=config.background_iou)
+    for name in ("teacher_trust", "label_share"):
+        if not 0 <= getattr(config, name) <= 1:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
 
@@ -200,6 +208,7 @@ def _prepare(
         table,
         positives=config.positives,
         backgrounds=config.backgrounds,
+        background_iou=config.background_iou,
         balance=config.balance,
         seed=config.seed,
     )
@@ -300,7 +309,9 @@ def _cached(
             key=key | {"teacher": True},
             progress=progress,
         )
-    return found, Teacher(doubted(opinions, table, config.teacher_trust), config.teacher_weight)
+    return found, Teacher(
+        doubted(opinions, table, config.teacher_trust), config.teacher_weight, config.label_share
+    )
 
 
 def doubted(opinions: np.ndarray, table: RegionTable, trust: float) -> np.ndarray:

@@ -21,6 +21,7 @@ class RegionTargets:
         fit_known: (R,) bool, whether `ious` is the whole truth: no unlabelled object can be there.
         teacher: (R, C + 1) probabilities to stay near, or None.
         teacher_weight: (R,) of the teacher's opinion, or None.
+        label_share: (R,) how much an object's label counts against the teacher's opinion of its class, or None.
     """
 
     possible: Tensor
@@ -28,6 +29,7 @@ class RegionTargets:
     fit_known: Tensor
     teacher: Tensor | None = None
     teacher_weight: Tensor | None = None
+    label_share: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.possible)
@@ -99,11 +101,19 @@ def region_losses(
         return losses
     classes = targets.possible.shape[1]
     logits = outputs[:, :classes].float()
-    losses = {"class": possible_loss(logits, targets.possible).sum()}
+    possible, certain = targets.possible, possible_loss(logits, targets.possible)
+    if targets.label_share is not None:
+        # That it is an object is certain; of what class, the label and the teacher say together.
+        objects = ~possible[:, -1:]
+        possible = possible | (objects & (torch.arange(classes, device=logits.device) < classes - 1))
+        certain = certain.lerp(possible_loss(logits, possible), 1 - targets.label_share)
+    losses = {"class": certain.sum()}
     if outputs.shape[1] > classes:
         known = quality_loss(outputs[:, classes].float(), targets.ious, targets.fit_known)
         losses["quality"] = quality_weight * known.sum()
     if targets.teacher is not None and targets.teacher_weight is not None:
-        opinion = teacher_loss(logits, targets.teacher, targets.possible)
+        opinion = teacher_loss(logits, targets.teacher, possible)
+        if targets.label_share is not None:
+            opinion = opinion * torch.where(possible[:, -1], 1, 1 - targets.label_share)
         losses["teacher"] = (targets.teacher_weight * opinion).sum()
     return losses

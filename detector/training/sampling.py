@@ -207,6 +207,7 @@ class BatchPlan:
         table: The regions to draw from.
         positives: Object regions in a batch.
         backgrounds: Background regions in a batch.
+        background_iou: Only background regions below this IoU with every object are drawn.
         balance: An object region is drawn with a chance in proportion to the number of its class's regions to the
             power of minus this: 0 draws every region equally often, 1 every class.
         seed: Of the order. Every pass over the objects (the backgrounds) has an order of its own.
@@ -221,13 +222,14 @@ class BatchPlan:
         *,
         positives: int = 32,
         backgrounds: int = 96,
+        background_iou: float = 1.0,
         balance: float = 0.0,
         seed: int = 0,
     ) -> None:
         background = len(table.training_set.classes)
         objects, empty = (
             np.flatnonzero(table.labels != background),
-            np.flatnonzero(table.labels == background),
+            np.flatnonzero((table.labels == background) & (table.ious < background_iou)),
         )
         for name, rows, count in (("object", objects, positives), ("background", empty, backgrounds)):
             if count < 0 or (count and not len(rows)):

@@ -26,7 +26,7 @@ from detector.training.data import DataConfig, read_regions
 from detector.training.finetune import Finetuning, doubted, finetune
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
-from detector.weights import CAFFE_INPUT, load_weights
+from detector.weights import CAFFE_INPUT, load_network, load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 QUIET = Console(quiet=True)
@@ -120,7 +120,7 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     path = finetune(replace(config, data=data, teacher_weight=1.0, head="members", balance=0.5), QUIET)
     assert path is not None and column(config.output, "teacher")[0] < 0.05
     first, trained = load_weights(Path(config.weights or "")), load_weights(path)
-    assert trained.classes == DET200 and trained.network.classifier.out_features == 1002
+    assert trained.classes == DET200 and load_network(path)[0].classifier.out_features == 1002
     again = replace(config, data=data, weights=str(path), head="members", output=f"{config.output}-again")
     finetune(replace(again, cache=False, freeze=None), QUIET)  # all layers, from where the first step ended
     assert first.classes == DET200
@@ -155,6 +155,7 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
         ({"teacher_trust": 2.0}, "--teacher-trust is 2.0"),
+        ({"label_share": -1.0}, "--label-share is -1.0"),
         ({"positives": 0}, "at least 1"),
         ({"balance": 2.0}, "balance is 2.0"),
         ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),

@@ -106,3 +106,11 @@ def test_balance_draws_classes_more_alike() -> None:
         plan = BatchPlan(table, positives=30, backgrounds=0, balance=balance, seed=1)
         drawn = np.concatenate([table.labels[plan.rows(step)] for step in range(60)])
         assert np.mean(drawn == 1) == pytest.approx(share, abs=0.04)
+
+
+def test_backgrounds_near_objects_can_be_left_out() -> None:
+    data = made_up_set([[[0, 0, 10, 10]]], [[0]], [[True, True]])
+    proposals = np.array([[0, 0, 10, 22], [50, 50, 60, 60]], np.float32)  # IoU 0.45 and 0
+    table = region_table(data, lambda _: proposals)
+    plan = BatchPlan(table, positives=1, backgrounds=4, background_iou=0.4)
+    assert set(table.ious[plan.rows(0)].tolist()) == {1.0, 0.0}

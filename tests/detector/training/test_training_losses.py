@@ -36,6 +36,27 @@ def test_an_unlabelled_class_is_not_pushed_down() -> None:
     torch.testing.assert_close(possible_loss(one, torch.eye(4).bool()[[2, 0, 3]]), expected)
 
 
+def test_a_label_and_a_teacher_share_an_object() -> None:
+    """Together the losses pull like the cross entropy with the mean of both; on background as without the share."""
+    logits = torch.randn(2, 4, requires_grad=True, generator=torch.Generator().manual_seed(0))
+    teacher = torch.tensor([[0.2, 0.1, 0.1, 0.6], [0.0, 0.0, 0.0, 1.0]])
+    possible = torch.tensor([[True, False, False, False], [False, True, True, True]])
+    targets = RegionTargets(
+        possible,
+        torch.tensor([0.9, 0.1]),
+        torch.ones(2).bool(),
+        teacher,
+        torch.ones(2),
+        torch.full((2,), 0.3),
+    )
+    sum(region_losses(logits, targets, quality_weight=0).values(), torch.zeros(())).backward()
+    found = logits.grad
+    mixed = torch.tensor([[0.3 + 0.7 * 0.5, 0.7 * 0.25, 0.7 * 0.25, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    again = logits.detach().requires_grad_()
+    nn.functional.cross_entropy(again, mixed, reduction="sum").backward()
+    torch.testing.assert_close(found, again.grad, atol=1e-5, rtol=1e-4)
+
+
 def test_teacher_loss_is_zero_where_student_and_teacher_agree() -> None:
     logits = torch.randn(5, 4)
     everything = torch.ones(5, 4, dtype=torch.bool)
