@@ -172,4 +172,4 @@ def _tell_recall(images: TrainingSet, boxes: list[np.ndarray], chooser: BoxChoos
         shares = ", ".join(
             f"{hits / max(objects, 1):.3f} of {count}" for hits, count in zip(row, _COUNTS, strict=True)
         )
-        console.print(f"{objects} held-out objects, recall {name}: {shares} boxes")
+        console.print(f"{objects} held-out objects, recall {name}: {shares} boxes", soft_wrap=True)

@@ -8,6 +8,7 @@ import pytest
 
 from detector.configuration import DetectorConfig, build_detector
 from detector.images import read_image
+from detector.options import read_config
 from detector.rcnn import RCNN
 from detector.training.sampling import overlaps
 from detector.weights import MODELS, SHIPPED_FILE, find_weights
@@ -67,3 +68,13 @@ def test_the_top_detection_is_the_object(photo: str, detector: RCNN) -> None:
     assert found.class_names[0] in names
     iou = overlaps(found.boxes[:1], np.array([box], np.float64))[0][0, 0]
     assert iou > 0.5
+
+
+def test_the_configurations_say_what_they_should() -> None:
+    configs = Path(__file__).resolve().parents[2] / "configs"
+    default = read_config(configs / "googlenet_det200.yaml")
+    plain = DetectorConfig()
+    assert (default.weights, default.objectness, default.num_proposals) == (None, True, plain.num_proposals)
+    paper = read_config(configs / "paper_ilsvrc14.yaml")
+    assert paper.exact and paper.proposals["superpixel_scale"] == 2
+    assert read_config(configs / "zero_shot.yaml").weights == "bvlc"
