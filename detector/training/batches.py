@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from detector.training.features import cut_regions
 from detector.training.losses import RegionTargets
 from detector.training.sampling import BatchPlan, RegionTable, mirrored
 
-_IMAGES_KEPT = 64  # decoded images in memory: the regions of a batch often share one
+_read = lru_cache(64)(read_image)  # decoded images in memory: the regions of a batch often share one
 
 
 class Batch(NamedTuple):
@@ -86,7 +87,6 @@ class PixelBatches:
         self.preprocessing = preprocessing
         self.mirror, self.colour_strength = mirror, colour_strength
         self.batch_size, self.steps_per_epoch = plan.batch_size, plan.steps_per_epoch
-        self._read = lru_cache(_IMAGES_KEPT)(read_image)
 
     def batch(self, step: int, share: slice) -> Batch:
         """Pixels (B, 3, S, S) uint8 and truth; `share` says which of the step's regions."""
@@ -97,7 +97,7 @@ class PixelBatches:
         pixels = np.empty((len(places), size, size, 3), np.uint8)
         for target, place in enumerate(places):
             row = rows[place]
-            image = self._read(self.table.training_set.images[int(self.table.image[row])].path)
+            image = _read(self.table.training_set.images[int(self.table.image[row])].path)
             region = cut_regions(image, self.table.boxes[row : row + 1], self.preprocessing)[0]
             if self.colour_strength:
                 generator = np.random.default_rng((self.plan.seed, 3, step, place))
@@ -125,6 +125,17 @@ class FeatureBatches:
     ) -> None:
         self.table, self.plan, self.features, self.teacher = table, plan, features, teacher
         self.batch_size, self.steps_per_epoch = plan.batch_size, plan.steps_per_epoch
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes: files that are mapped into memory go by their names, not with their content."""
+        names = [part.filename if isinstance(part, np.memmap) else part for part in self.features]
+        return self.__dict__ | {"features": names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.features = [
+            np.load(part, mmap_mode="r") if isinstance(part, str | Path) else part for part in self.features
+        ]
 
     def batch(self, step: int, share: slice) -> Batch:
         """Features (B, ...) float32 and truth; `share` says which of the step's regions."""

@@ -141,7 +141,11 @@ def fit(
             console.print(f"resumed after step {done} of {steps}")
     model = network if here.count == 1 else DistributedDataParallel(network)
     loader: DataLoader[Any] = DataLoader(
-        Steps(batches, done, steps, share), batch_size=None, num_workers=config.workers
+        Steps(batches, done, steps, share),
+        batch_size=None,
+        num_workers=config.workers,
+        # Not forked: a copy of a process in which OpenVINO has run crashes.
+        multiprocessing_context="spawn" if config.workers else None,
     )
 
     def checkpoint(step: int) -> None:

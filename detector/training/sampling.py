@@ -10,7 +10,7 @@ stopped, and any number of processes share the batches of one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -178,7 +178,7 @@ class EndlessPasses:
 
     def __init__(self, rows: np.ndarray, seed: tuple[int, ...], chances: np.ndarray | None = None) -> None:
         self.rows, self.seed, self.chances = rows, seed, chances
-        self._order = lru_cache(maxsize=4)(self._shuffled)
+        self._orders: dict[int, np.ndarray] = {}  # the last few
 
     def draw(self, start: int, count: int) -> np.ndarray:
         """The rows at the places `start` to `start + count` of the passes one after the other."""
@@ -192,6 +192,13 @@ class EndlessPasses:
                 for epoch in np.unique(epochs).tolist()
             ]
         )
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            while len(self._orders) >= 4:
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[epoch] = self._shuffled(epoch)
+        return self._orders[epoch]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng((*self.seed, epoch))

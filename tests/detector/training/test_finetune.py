@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -22,10 +23,12 @@ from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
+from detector.training.batches import FeatureBatches
 from detector.training.data import DataConfig, read_regions
 from detector.training.finetune import Finetuning, doubted, finetune
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
+from detector.training.sampling import BatchPlan
 from detector.weights import CAFFE_INPUT, load_network, load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,6 +83,29 @@ def test_cached_features_teach_a_detector(config: Finetuning) -> None:
         "checkpoint.safetensors", "features.json", "features.npy", "log.csv", "model.safetensors",
         "proposals.npz", "regions.jpg",
     ]  # fmt: skip
+
+
+def test_worker_processes_give_the_same_bits(config: Finetuning, one_thread: None) -> None:
+    """Of cached features, after OpenVINO has run in this process, and of pixels."""
+    for cache in (True, False):
+        plain = replace(config, cache=cache, output=f"{config.output}-{cache}", dropout=0.0)
+        finetune(plain, QUIET)
+        alone = column(plain.output, "loss")
+        finetune(replace(plain, fit=replace(plain.fit, workers=1)), QUIET)
+        assert column(plain.output, "loss") == alone
+
+
+def test_feature_files_travel_by_name(config: Finetuning, tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", np.arange(12, dtype=np.float16).reshape(6, 2))
+    table = read_regions(config.data, Problems(), seed=0).select(np.arange(6))
+    plan = BatchPlan(table, positives=2, backgrounds=0)
+    batches = FeatureBatches(table, plan, [np.load(tmp_path / "features.npy", mmap_mode="r")])
+    again = pickle.loads(pickle.dumps(batches))
+    assert isinstance(again.features[0], np.memmap)
+    for step in (0, 5):
+        torch.testing.assert_close(
+            batches.batch(step, slice(None)).inputs, again.batch(step, slice(None)).inputs
+        )
 
 
 def test_pixels_and_cached_features_give_the_same_losses(config: Finetuning) -> None:
