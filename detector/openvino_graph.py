@@ -99,19 +99,25 @@ def _channels(values: Tensor) -> Node:
 
 
 def _conv2d(
-    x: Node, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+    x: Node,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Node:
+    if groups != 1 or isinstance(padding, str):
+        raise UnknownOperationError(
+            "a convolution in groups or with padding given by name has no counterpart"
+        )
     pads = _pair(padding)
     y = ops.convolution(x, _constant(weight), _pair(stride), pads, pads, _pair(dilation))
     return y if bias is None else ops.add(y, _channels(bias))
 
 
 def _conv_module(layer: nn.Conv2d, x: Node) -> Node:
-    if layer.groups != 1 or not isinstance(layer.padding, tuple):
-        raise UnknownOperationError(
-            "a convolution in groups or with padding given by name has no counterpart"
-        )
-    return _conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation)
+    return _conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 def _batch_norm(layer: nn.BatchNorm2d, x: Node) -> Node:

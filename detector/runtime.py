@@ -6,11 +6,15 @@ On two x86 cores OpenVINO scores about four times the regions that eager PyTorch
 
 import importlib.util
 from collections.abc import Callable
-from typing import Literal
+from functools import cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    import openvino
 
 RuntimeName = Literal["auto", "torch", "openvino"]
 
@@ -72,8 +76,6 @@ def torch_runtime(module: nn.Module, device: torch.device | str = "cpu") -> Runt
 
 def openvino_runtime(module: nn.Module, size: int | None = None) -> Runtime:
     """The network compiled for this CPU, in float32, with as many threads as PyTorch has."""
-    import openvino as ov
-
     from detector.openvino_graph import openvino_graph
 
     settings = {
@@ -83,13 +85,27 @@ def openvino_runtime(module: nn.Module, size: int | None = None) -> Runtime:
         "ENABLE_CPU_PINNING": False,  # pinned threads of two processes would crowd on the same cores
     }
     request = (
-        ov.Core().compile_model(openvino_graph(module, size=size), "CPU", settings).create_infer_request()
+        _openvino_core()
+        .compile_model(openvino_graph(module, size=size), "CPU", settings)
+        .create_infer_request()
     )
 
     def run(pixels: np.ndarray) -> np.ndarray:
         return request.infer([pixels], share_inputs=True)[0].copy()
 
     return run
+
+
+@cache
+def _openvino_core() -> "openvino.Core":
+    """The one of this process.
+
+    Each core gives the thread that makes it a stack for signals and takes that away when it ends. Two that end in the
+    order of their beginnings leave a stack that no longer exists, and the next signal kills the process.
+    """
+    from openvino import Core
+
+    return Core()
 
 
 def _openvino_is_installed() -> bool:

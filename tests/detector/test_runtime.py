@@ -1,5 +1,7 @@
 """Every way of running a network computes what the plain PyTorch module computes."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -135,3 +137,24 @@ def test_a_network_that_openvino_cannot_run(network: nn.Module) -> None:
 def test_openvino_is_for_the_cpu() -> None:
     with pytest.raises(ValueError, match="runs on the CPU, not on cuda"):
         choose_runtime(classifier(Zoo(), CONVENTIONS[0], 3), "openvino", "cuda")
+
+
+SIGNAL_AFTER_NETWORKS = """
+import faulthandler, os, signal
+from torch import nn
+from detector.runtime import openvino_runtime
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("alive"))
+first, second = openvino_runtime(nn.Conv2d(3, 4, 1)), openvino_runtime(nn.Conv2d(3, 4, 1))
+del first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_arrive_after_networks_end() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AFTER_NETWORKS], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "alive\n"), found.stderr
