@@ -40,7 +40,8 @@ class DetectorConfig:
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
         num_proposals: Boxes scored in each image, best-ranked first; None scores all.
-        objectness: Order the boxes by the (first) model's own opinion of them, where it has one.
+        objectness: Order the boxes by the (first) model's own opinion of them, where it has one, and multiply their
+            scores with it.
         exact: Score every box with every model, whatever `num_proposals` and `cascade` say: the reference.
         proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
         classes: Names of the classes to report; None reports all.
@@ -83,8 +84,8 @@ def build_detector(config: DetectorConfig) -> RCNN:
     found = sources(config)
     networks = [load_weights(source, temperature=config.temperature) for source in found]
     scorer = _scorer(config, networks)
-    choose = None if config.exact or not config.objectness else _chooser(config, found[0], networks[0])
     most = None if config.exact else config.num_proposals
+    choose = _chooser(config, found[0], networks[0], most) if config.objectness else None
     return RCNN(
         proposals=SelectiveSearch(
             **config.proposals, max_boxes=most if choose is None else None, seed=config.seed
@@ -117,9 +118,9 @@ def _scorer(config: DetectorConfig, networks: list[RegionClassifier]) -> Scorer:
 
 
 def _chooser(
-    config: DetectorConfig, source: WeightsRecord | Path, network: RegionClassifier
+    config: DetectorConfig, source: WeightsRecord | Path, network: RegionClassifier, most: int | None
 ) -> BoxChooser | None:
-    """Which boxes are worth a pass, if the weights have an opinion."""
+    """Which boxes are worth a pass, at most so many, if the weights have an opinion."""
     found = load_objectness(source)
     if found is None:
         return None
@@ -127,7 +128,7 @@ def _chooser(
     shared = SharedPass(
         network, long_side=long_side, runtime=config.runtime, device=choose_device(config.device)
     )
-    return BoxChooser(shared, head, config.num_proposals)
+    return BoxChooser(shared, head, most)
 
 
 def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:

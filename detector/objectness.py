@@ -1,7 +1,8 @@
 """Which boxes are worth a network pass: one pass over the whole image tells for all of them.
 
 R-CNN's cost is one pass a region, and most regions show no object, or half of one. A small head on features pooled
-from a map of the whole image orders the boxes by how well they fit an object of whatever class.
+from a map of the whole image orders the boxes by how well they fit an object of whatever class. The same opinion is a
+factor of the scores: a network that sees nothing but the inside of a region cannot tell a part from a whole.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from detector.googlenet import GoogLeNet
 from detector.nms import best_detections
 from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
+from detector.tap_classifier import TapClassifier
 
 STRIDE = 32  # pixels of a cell
 LONG_SIDE = 672  # of the image that the network sees, in pixels
@@ -27,8 +29,8 @@ _SHORTEST = STRIDE
 class Chooser(Protocol):
     """Anything that says which boxes of an image to look at."""
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray, /) -> np.ndarray:
-        """RGB uint8 (H, W, 3) and boxes (N, 4) -> some of the boxes (M, 4), best first."""
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
+        """RGB uint8 (H, W, 3) and boxes (N, 4) -> some of the boxes (M, 4), best first, and their factors (M,)."""
         ...
 
 
@@ -86,9 +88,11 @@ class SharedPass:
         runtime: RuntimeName = "auto",
         device: str | torch.device = "cpu",
     ) -> None:
-        assert isinstance(network.network, GoogLeNet)
+        body = network.network
+        trunk = body.trunk if isinstance(body, TapClassifier) else body
+        assert isinstance(trunk, GoogLeNet)
         self.long_side = long_side
-        self._run = choose_runtime(ImageFeatures(network.normalize, network.network), runtime, device)
+        self._run = choose_runtime(ImageFeatures(network.normalize, trunk), runtime, device)
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Features (N, F) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
@@ -117,12 +121,13 @@ class BoxChooser:
     count: int | None = None
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Some of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first."""
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first, and their expected IoUs (M,)."""
         if not len(boxes):
-            return boxes
-        fit = self.head.eval()(torch.from_numpy(self.shared(image, boxes))).numpy()
-        return boxes[ordered(boxes, fit)[: self.count]]
+            return boxes, np.empty(0, np.float32)
+        fit = self.head.eval()(torch.from_numpy(self.shared(image, boxes))).sigmoid().numpy()
+        chosen = ordered(boxes, fit)[: self.count]
+        return boxes[chosen], fit[chosen]
 
 
 def ordered(boxes: np.ndarray, fit: np.ndarray) -> np.ndarray:

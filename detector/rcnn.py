@@ -30,7 +30,8 @@ class RCNN:
     Args:
         proposals: Where objects could be.
         scorer: What is in each box: a `RegionScorer`, or an ensemble of them.
-        choose: Which of the boxes to look at; by default the first.
+        choose: Which of the boxes to look at, and what their scores are multiplied with; by default the first, and
+            nothing.
         max_boxes: Most boxes to look at in an image; None looks at all.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
@@ -81,11 +82,14 @@ class RCNN:
         if boxes is None:
             with self.timer.stage("proposals"):
                 boxes = self.proposals(image)
+        factors = None
         if self.choose is not None:
             with self.timer.stage("choice of boxes"):
-                boxes = self.choose(image, boxes)
+                boxes, factors = self.choose(image, boxes)
         boxes = boxes[: self.max_boxes]
         scores = self.scorer(image, boxes, timer=self.timer, progress=progress)
+        if factors is not None:
+            scores *= factors[: self.max_boxes, None]
         with self.timer.stage("NMS"):
             reported = np.arange(scores.shape[1]) if self.labels is None else np.array(self.labels)
             chosen, column = best_detections(

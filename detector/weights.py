@@ -163,7 +163,9 @@ def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, int] 
     path, tensors, card = _read(source)
     if card.objectness is None:
         return None
-    tensors = {name.removeprefix(OBJECTNESS): part for name, part in tensors.items() if OBJECTNESS in name}
+    tensors = {
+        name.removeprefix(OBJECTNESS): part for name, part in tensors.items() if name.startswith(OBJECTNESS)
+    }
     hidden = tensors["hidden.weight"] if "hidden.weight" in tensors else torch.zeros(1, GEOMETRY)
     head = ObjectnessHead((hidden.shape[1] - GEOMETRY) // len(WINDOWS), len(hidden))
     load_state(head, tensors, path)
@@ -210,7 +212,7 @@ def _read(source: WeightsRecord | Path) -> tuple[Path, dict[str, Tensor], Weight
 def _network(
     path: Path, tensors: dict[str, Tensor], card: WeightsCard, *, auxiliary: bool = False
 ) -> GoogLeNet:
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
+    tensors = _without_objectness(tensors)
     heads = {name for name in tensors if name.startswith(("aux_4a.", "aux_4d."))}
     if not auxiliary:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
@@ -231,11 +233,16 @@ def _outputs(card: WeightsCard) -> int:
 
 def _tap_classifier(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> TapClassifier:
     assert card.tap is not None
+    tensors = _without_objectness(tensors)
     trunk = GoogLeNet(architecture=card.architecture)
     features = tensors["head.weight"].shape[-1] if "head.weight" in tensors else 1
     network = TapClassifier(trunk, tap=card.tap, grid=card.grid, in_features=features, outputs=_outputs(card))
     load_state(network, tensors, path)
     return network
+
+
+def _without_objectness(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
 
 
 def describe(source: WeightsRecord | Path) -> str:

@@ -73,6 +73,8 @@ class Finetuning:
         dropout: Share of the pooled features that is dropped.
         size: Side of a region in pixels; None takes that of the weights.
         context: Pixels of surroundings on each side of a region; None takes that of the weights, in proportion.
+        crop: `warp` stretches a box to the square, `square` takes the square around its longer side; None takes that
+            of the weights.
         batch_size: Regions at a time when features are computed.
         runtime: How the network runs when features are computed, see `detector.runtime`.
         device: `auto` takes a GPU if there is one.
@@ -107,6 +109,7 @@ class Finetuning:
     dropout: float = 0.4
     size: int | None = None
     context: int | None = None
+    crop: Literal["warp", "square"] | None = None
     batch_size: int = 8
     runtime: RuntimeName = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -189,7 +192,7 @@ def _prepare(
     config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
 ) -> _Prepared:
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
-    classifier, name = start_weights(config.weights, config.size, config.context)
+    classifier, name = start_weights(config.weights, config.size, config.context, config.crop)
     if config.freeze is not None:
         assert isinstance(classifier.network, GoogLeNet)
         stage_name(classifier.network, config.freeze)  # a wrong one is said before the long work

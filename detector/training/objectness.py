@@ -165,7 +165,7 @@ def _tell_recall(images: TrainingSet, boxes: list[np.ndarray], chooser: BoxChoos
         objects += len(true)
         if not len(true) or not len(proposed):
             continue
-        for way, ranked in enumerate((proposed, chooser(read_image(image.path), proposed))):
+        for way, ranked in enumerate((proposed, chooser(read_image(image.path), proposed)[0])):
             hit = np.maximum.accumulate(overlaps(ranked, true)[0] >= 0.5, axis=0)
             found[way] += np.array([hit[min(count, len(hit)) - 1].sum() for count in _COUNTS])
     for name, row in zip(("as proposed", "by objectness"), found, strict=True):

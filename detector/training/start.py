@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,13 +13,17 @@ from detector.weights import describe, find_weights, load_weights
 
 
 def start_weights(
-    choice: str | None, size: int | None, context: int | None = None
+    choice: str | None,
+    size: int | None,
+    context: int | None = None,
+    crop: Literal["warp", "square"] | None = None,
 ) -> tuple[RegionClassifier, str]:
     """The classifier to start from and its name.
 
     Args:
         size: Side of its regions in pixels, from now on; None: as its weights want.
         context: Pixels around a box in them; None: in proportion to what its weights want.
+        crop: How a box becomes a square, see `Preprocessing`; None: as its weights want.
 
     Raises:
         OSError, ValueError: No weights, or weights of another network than `GoogLeNet`.
@@ -34,7 +39,7 @@ def start_weights(
     if side < 32:
         raise ValueError(f"--size is {size}, but must be at least 32")
     around = round(before.context * side / before.size) if context is None else context
-    classifier.preprocessing = replace(before, size=side, context=around)
+    classifier.preprocessing = replace(before, size=side, context=around, crop=crop or before.crop)
     return classifier, describe(source)
 
 

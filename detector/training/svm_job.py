@@ -23,7 +23,7 @@ from detector.training.region_picture import write_region_picture
 from detector.training.sampling import RegionTable, table_summary, thinned
 from detector.training.start import output_folder, stage_name, start_weights
 from detector.training.svm import LinearClassifier, SVMConfig, feature_scale, train_class
-from detector.weights import MODEL_FILE
+from detector.weights import MODEL_FILE, OBJECTNESS, find_weights, load_objectness
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class SVMTraining:
         grid: Cells a side that these are averaged over.
         size: Side of a region in pixels; None takes that of the weights. Smaller is faster and coarser.
         context: Pixels of surroundings on each side of a region; None takes that of the weights, in proportion.
+        objectness: Keep the opinion that the weights have of boxes, as an order of the boxes and a factor of the
+            scores (`detector.objectness`), if `tap` is not before the last stage, whose map that looks at. It
+            knows things of everyday photos; turn it off for what is nothing like them.
         max_positives: Most proposals on objects of an image that are used, besides the annotated boxes.
         max_backgrounds: Most background regions of an image that are used.
         batch_size: Regions the network sees at a time.
@@ -56,6 +59,7 @@ class SVMTraining:
     grid: int = 1
     size: int | None = None
     context: int | None = None
+    objectness: bool = True
     max_positives: int = 30
     max_backgrounds: int = 200
     batch_size: int = 8
@@ -156,6 +160,12 @@ def _write(
         "head.weight": weight,
         "head.bias": torch.tensor([svm.bias for svm in trained]).float(),
     }
+    opinion = load_objectness(find_weights(config.weights)) if config.objectness else None
+    if opinion is not None and config.tap in trunk.stages[-2:]:
+        head, long_side = opinion
+        tensors |= {OBJECTNESS + name: tensor for name, tensor in head.state_dict().items()}
+    else:
+        long_side = None
     card = WeightsCard(
         name=path.parent.name,
         origin=f"SVMs on {int(table.given.sum())} objects of {len(table.training_set)} images;"
@@ -167,5 +177,6 @@ def _write(
         architecture=trunk.architecture,
         tap=config.tap,
         grid=config.grid,
+        objectness=long_side,
     )
     write_weights_file(path, tensors, card)

@@ -14,7 +14,9 @@ from detector.box_features import GEOMETRY, box_features
 from detector.configuration import DetectorConfig, build_detector
 from detector.googlenet import GoogLeNet
 from detector.objectness import BoxChooser, ObjectnessHead, SharedPass, ordered
+from detector.region_scorer import no_progress
 from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.stage_timer import StageTimer
 from detector.taxonomy import DET200
 from detector.weights import CAFFE_INPUT, load_objectness, load_weights
 
@@ -73,12 +75,16 @@ def test_a_choice_is_some_of_the_boxes(model: Path, shape: tuple[int, int]) -> N
     assert long_side == 96
     boxes = boxes_in(12, shape[1], shape[0], seed=1)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    chosen = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="torch"), head, 5)(image, boxes)
-    assert chosen.shape == (5, 4)
+    chosen, fit = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="torch"), head, 5)(
+        image, boxes
+    )
+    assert chosen.shape == (5, 4) and fit.shape == (5,) and ((fit > 0) & (fit < 1)).all()
     assert {tuple(box) for box in chosen.tolist()} <= {tuple(box) for box in boxes.tolist()}
     openvino = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="openvino"), head, 5)
-    np.testing.assert_array_equal(openvino(image, boxes), chosen)
-    assert len(openvino(image, boxes[:0])) == 0
+    again, fit_again = openvino(image, boxes)
+    np.testing.assert_array_equal(again, chosen)
+    np.testing.assert_allclose(fit_again, fit, rtol=1e-5)
+    assert [len(part) for part in openvino(image, boxes[:0])] == [0, 0]
 
 
 def test_exact_means_every_box_and_agrees_where_both_look(model: Path) -> None:
@@ -87,7 +93,7 @@ def test_exact_means_every_box_and_agrees_where_both_look(model: Path) -> None:
     seen: list[int] = []
     config = DetectorConfig(weights=str(model), score_threshold=0.0, nms_iou=1.0, num_proposals=10)
     fast, exact = build_detector(config), build_detector(replace(config, exact=True, max_detections=10_000))
-    assert fast.choose is not None and exact.choose is None and exact.max_boxes is None
+    assert exact.max_boxes is None
     few = fast(image, boxes=boxes, progress=lambda done, total: seen.append(total))
     assert set(seen) == {10}
     seen.clear()
@@ -103,6 +109,22 @@ def test_exact_means_every_box_and_agrees_where_both_look(model: Path) -> None:
         assert reference[label, *box] == pytest.approx(score, abs=2e-6)
     plain = build_detector(replace(config, objectness=False))
     assert plain.choose is None and plain.max_boxes == 10
+
+
+def test_the_expected_fit_is_a_factor_of_all_scores(model: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    boxes = boxes_in(8, 80, 60, seed=3)
+    config = DetectorConfig(weights=str(model), score_threshold=0.0, nms_iou=1.0, num_proposals=8)
+    with_factor = build_detector(config)
+    assert isinstance(with_factor.choose, BoxChooser)
+    chosen, fit = with_factor.choose(image, boxes)
+    scores = with_factor.scorer(image, chosen, timer=StageTimer(), progress=no_progress)
+    expected = scores * fit[:, None]
+    found = with_factor(image, boxes=boxes)
+    assert len(found) == 100
+    for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
+        place = int(np.flatnonzero((chosen == box).all(axis=1))[0])
+        assert score == pytest.approx(expected[place, label], abs=1e-6)
 
 
 def test_weights_without_a_head_have_no_opinion(model: Path, tmp_path: Path) -> None:

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch.testing import assert_close
+
+from detector.configuration import DetectorConfig, build_detector
+from detector.weights import find_weights, load_objectness
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 Run = Callable[..., tuple[int, str, str]]
@@ -102,6 +106,32 @@ def test_svms_on_few_photos_detect_in_others(
     for image_id, seed in enumerate(range(8, 12), start=1):
         best = max((a for a in content["annotations"] if a["image_id"] == image_id), key=lambda a: a["score"])
         assert best["category_id"] == truth[seed + 1]  # even random features tell red from green
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [((), True), (("--no_objectness",), False), (("--tap", "inception_4a"), False)],
+)
+def test_svms_keep_the_opinion_that_their_weights_have_of_boxes(
+    run: Run, photos_of_shapes: Path, tmp_path: Path, arguments: tuple[str, ...], kept: bool
+) -> None:
+    model = tmp_path / "model.safetensors"
+    code, _, err = run(
+        "train", "svm", "--annotations", photos_of_shapes / "instances.json",
+        *("--images", photos_of_shapes / "images", "--output", tmp_path, "--weights", "googlenet-det200"),
+        *("--size", 32, "--data.num_proposals", 10, *arguments),
+    )  # fmt: skip
+    assert code == 0, err
+    found = load_objectness(model)
+    assert (found is not None) == kept
+    if found is not None:
+        start = load_objectness(find_weights("googlenet-det200"))
+        assert start is not None and found[1] == start[1]
+        assert_close(dict(found[0].state_dict()), dict(start[0].state_dict()))
+    image = np.asarray(Image.open(photos_of_shapes / "images" / "09.png"))
+    detector = build_detector(DetectorConfig(weights=str(model), num_proposals=5, score_threshold=0))
+    assert (detector.choose is not None) == kept
+    assert len(detector(image))
 
 
 @pytest.mark.parametrize(
