@@ -54,10 +54,11 @@ class Ensemble:
         boxes: np.ndarray,
         /,
         *,
+        factors: np.ndarray | None = None,
         timer: StageTimer | None = None,
         progress: Progress = no_progress,
     ) -> np.ndarray:
-        """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
+        """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,)."""
         timer = timer or StageTimer()
         seen_by_all = len(boxes) if self.cascade is None else min(self.cascade, len(boxes))
         total = len(boxes) + (len(self.members) - 1) * seen_by_all
@@ -66,11 +67,14 @@ class Ensemble:
             return lambda done, _: progress(before + done, total)
 
         first, *others = self.members
-        scores = first(image, boxes, timer=timer, progress=advance(0))
+        scores = first(image, boxes, factors=factors, timer=timer, progress=advance(0))
         best = np.argsort(-scores.max(axis=1, initial=0), kind="stable")[:seen_by_all]
         mean = scores[best].astype(np.float64) * self.weights[0]
         for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
             before = len(boxes) + number * seen_by_all
-            mean += weight * member(image, boxes[best], timer=timer, progress=advance(before))
+            of_best = None if factors is None else factors[best]
+            mean += weight * member(
+                image, boxes[best], factors=of_best, timer=timer, progress=advance(before)
+            )
         scores[best] = mean
         return scores

@@ -31,7 +31,7 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--score-threshold", float, "lowest score to report")
     option("--max-detections", int, "most detections of an image")
     option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
-    option("--objectness", bool, "order boxes by the model's own opinion of them, where it has one")
+    option("--objectness", bool, "order boxes by the model's opinion of them, and let it count in the scores")
     option("--exact", bool, "score every box with every model: the reference")
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
     option("--nms-iou", float, "a better detection of the class with more overlap suppresses")

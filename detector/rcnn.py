@@ -48,7 +48,7 @@ class RCNN:
         max_boxes: int | None = None,
         labels: Sequence[int] | None = None,
         nms_iou: float = 0.3,
-        score_threshold: float = 0.5,
+        score_threshold: float = 0.3,
         max_detections: int = 100,
     ) -> None:
         if max_boxes is not None and max_boxes < 1:
@@ -86,10 +86,8 @@ class RCNN:
         if self.choose is not None:
             with self.timer.stage("choice of boxes"):
                 boxes, factors = self.choose(image, boxes)
-        boxes = boxes[: self.max_boxes]
-        scores = self.scorer(image, boxes, timer=self.timer, progress=progress)
-        if factors is not None:
-            scores *= factors[: self.max_boxes, None]
+        boxes, factors = boxes[: self.max_boxes], None if factors is None else factors[: self.max_boxes]
+        scores = self.scorer(image, boxes, factors=factors, timer=self.timer, progress=progress)
         with self.timer.stage("NMS"):
             reported = np.arange(scores.shape[1]) if self.labels is None else np.array(self.labels)
             chosen, column = best_detections(

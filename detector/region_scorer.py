@@ -24,9 +24,16 @@ class Scorer(Protocol):
     classes: tuple[DetectionClass, ...]
 
     def __call__(
-        self, image: np.ndarray, boxes: np.ndarray, /, *, timer: StageTimer, progress: Progress
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        /,
+        *,
+        factors: np.ndarray | None,
+        timer: StageTimer,
+        progress: Progress,
     ) -> np.ndarray:
-        """RGB uint8 (H, W, 3) and boxes (N, 4) -> scores (N, C) float32."""
+        """RGB uint8 (H, W, 3), boxes (N, 4) and what is known of their fit (N,) -> scores (N, C) float32."""
         ...
 
 
@@ -68,10 +75,11 @@ class RegionScorer:
         boxes: np.ndarray,
         /,
         *,
+        factors: np.ndarray | None = None,
         timer: StageTimer | None = None,
         progress: Progress = no_progress,
     ) -> np.ndarray:
-        """Class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3).
+        """Class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,).
 
         The last bits of a convolution depend on batch size, threads and device. Scores are therefore rounded
         to `SCORE_STEP`, so that regions that tie here tie everywhere, and NMS decides by their order.
@@ -93,4 +101,5 @@ class RegionScorer:
             with timer.stage("network"):
                 scores[batch] = self._run(regions)
             progress(min(batch.stop, len(boxes)), len(boxes))
-        return np.rint(scores / SCORE_STEP) * np.float32(SCORE_STEP)
+        scores = np.rint(scores / SCORE_STEP) * np.float32(SCORE_STEP)
+        return scores if factors is None else scores * factors[:, None]

@@ -21,13 +21,20 @@ class Table:
         self.asked: list[list[int]] = []
 
     def __call__(
-        self, image: np.ndarray, boxes: np.ndarray, /, *, timer: StageTimer, progress: Progress
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        /,
+        *,
+        factors: np.ndarray | None,
+        timer: StageTimer,
+        progress: Progress,
     ) -> np.ndarray:
         rows = boxes[:, 0].astype(int)
         self.asked.append(rows.tolist())
         progress(0, len(boxes))
         progress(len(boxes), len(boxes))
-        return self.scores[rows].copy()
+        return self.scores[rows] * (1 if factors is None else factors[:, None])
 
 
 def numbered_boxes(count: int) -> np.ndarray:
@@ -52,6 +59,17 @@ def test_the_cascade_asks_the_others_about_the_best_only() -> None:
     assert second.asked == [[1, 2, 3]]  # a tie is settled by the order of the boxes
     np.testing.assert_allclose(scores[[1, 2, 3]], (first.scores[[1, 2, 3]] + 0.5) / 2)
     np.testing.assert_array_equal(scores[[0, 4]], first.scores[[0, 4]])
+
+
+def test_factors_count_in_the_mean_and_in_the_choice() -> None:
+    first = Table(np.array([[0.1, 0.2], [0.9, 0.0], [0.0, 0.3], [0.3, 0.4], [0.0, 0.0]]))
+    second = Table(np.full((5, 2), 0.5))
+    factors = np.array([1, 0.1, 1, 0.5, 1], np.float32)
+    scores = Ensemble([first, second], cascade=2)(IMAGE, numbered_boxes(5), factors=factors)
+    assert second.asked == [[2, 0]]
+    expected = first.scores * factors[:, None]
+    expected[[0, 2]] = (first.scores[[0, 2]] + 0.5) / 2
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_a_cascade_of_everything_is_no_cascade() -> None:

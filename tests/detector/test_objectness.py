@@ -118,8 +118,8 @@ def test_the_expected_fit_is_a_factor_of_all_scores(model: Path) -> None:
     with_factor = build_detector(config)
     assert isinstance(with_factor.choose, BoxChooser)
     chosen, fit = with_factor.choose(image, boxes)
-    scores = with_factor.scorer(image, chosen, timer=StageTimer(), progress=no_progress)
-    expected = scores * fit[:, None]
+    plain = with_factor.scorer(image, chosen, factors=None, timer=StageTimer(), progress=no_progress)
+    expected = plain * fit[:, None]
     found = with_factor(image, boxes=boxes)
     assert len(found) == 100
     for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):

@@ -110,7 +110,7 @@ def test_svms_on_few_photos_detect_in_others(
 
 @pytest.mark.parametrize(
     ("arguments", "kept"),
-    [((), True), (("--no_objectness",), False), (("--tap", "inception_4a"), False)],
+    [((), True), (("--no-objectness",), False), (("--tap", "inception_4a"), False)],
 )
 def test_svms_keep_the_opinion_that_their_weights_have_of_boxes(
     run: Run, photos_of_shapes: Path, tmp_path: Path, arguments: tuple[str, ...], kept: bool

@@ -5,7 +5,8 @@
 
 The plain way is what a script would do with the paper in hand: eager PyTorch in its default (NCHW) layout, one
 pass for every box of selective search's fast mode (R-CNN's count, at most --plain-boxes). It takes minutes for an
-image, so --plain-images bounds how many of the images it is run on; each is run both ways, one after the other.
+image, so --plain-images bounds how many of the images it is run on; each is run both ways, one after the other. Of an
+ensemble it runs the first network, and its seconds count once for each member.
 The machine's rate is that of a product of float32 matrices, measured in turns with the networks.
 """
 
@@ -58,7 +59,8 @@ def main(argv: list[str]) -> int:
     if arguments.images:
         images = [read_image(image.path) for image in find_images(arguments.images)]
         plain = Plain(network, config, arguments.plain_boxes, arguments.batch_size)
-        console.print(image_table(images, build_detector(config), plain, arguments.plain_images))
+        members = len(sources(config))
+        console.print(image_table(images, build_detector(config), plain, arguments.plain_images, members))
     return 0
 
 
@@ -156,18 +158,21 @@ class Plain:
             run(warp_regions(image, batch, size=convention.size, context=16, fill=convention.mean_colour()))
 
 
-def image_table(images: list[np.ndarray], detector: RCNN, plain: Plain, plain_images: int) -> Table:
+def image_table(
+    images: list[np.ndarray], detector: RCNN, plain: Plain, plain_images: int, members: int
+) -> Table:
     """Seconds of whole images, after a warm-up."""
     detector(images[0])
     table = Table(title="whole images, from pixels to detections")
-    for column in ("image", "detector", "network passes", "plain way", "its boxes", "times faster"):
+    plain_way = "plain way" if members == 1 else f"plain way, times {members}"
+    for column in ("image", "detector", "boxes", plain_way, "its boxes", "times faster"):
         table.add_column(column, justify="right")
     every = []
     for number, image in enumerate(images):
         before = detector.timer.counts["boxes"]
         every.append(seconds := _seconds(partial(detector, image)))
         if number < plain_images:
-            slow = _seconds(partial(plain, image))
+            slow = members * _seconds(partial(plain, image))
             table.add_row(
                 f"{image.shape[1]}x{image.shape[0]}",
                 f"{seconds:.2f} s",
