@@ -9,7 +9,7 @@ from rich.table import Table
 from detector.job import Task
 from detector.stage_timer import StageTimer
 
-STAGES = ("read", "proposals", "crop", "network", "NMS", "draw")
+STAGES = ("read", "proposals", "choice of boxes", "crop", "network", "NMS", "draw")
 
 
 class JobDisplay:

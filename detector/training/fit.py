@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from detector.training.batches import Batches, Steps
 from detector.training.checkpoint import FILE, load_checkpoint, save_checkpoint
+from detector.training.curves import draw_curves
 from detector.training.display import bar
 from detector.training.processes import Processes
 from detector.training.run_log import RunLog
@@ -105,7 +106,7 @@ def fit(
     Args:
         network: The parameters that require gradients are trained.
         losses: Network outputs and targets -> sums over their rows.
-        folder: Takes `checkpoint.safetensors`, `log.csv` and `tensorboard/`.
+        folder: Takes `checkpoint.safetensors`, `log.csv`, `curves.png` and `tensorboard/`.
         settings: What the result depends on: a checkpoint of other settings is not resumed.
         seed: Of dropout.
         resume: Go on from the checkpoint.
@@ -206,6 +207,8 @@ def fit(
             if finished % config.checkpoint_every == 0 or last:
                 checkpoint(finished)
         progress(steps, steps)
+    if here.first:
+        draw_curves(folder / "log.csv", folder / "curves.png")
     return average.module if config.averaging else network
 
 

@@ -80,7 +80,7 @@ def test_cached_features_teach_a_detector(config: Finetuning) -> None:
     assert torch.equal(trained["inception_4e.conv1x1.weight"], first["inception_4e.conv1x1.weight"])
     assert not torch.equal(trained["inception_5b.conv1x1.weight"], first["inception_5b.conv1x1.weight"])
     assert sorted(p.name for p in Path(config.output).iterdir() if p.is_file()) == [
-        "checkpoint.safetensors", "features.json", "features.npy", "log.csv", "model.safetensors",
+        "checkpoint.safetensors", "curves.png", "features.json", "features.npy", "log.csv", "model.safetensors",
         "proposals.npz", "regions.jpg",
     ]  # fmt: skip
 
