@@ -1,6 +1,7 @@
 """The model that ships: real photos, its file, and what the package promises of it."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from detector.configuration import DetectorConfig, build_detector
 from detector.images import read_image
 from detector.options import read_config
 from detector.rcnn import RCNN
+from detector.safetensors_file import read_weights_file
 from detector.training.sampling import overlaps
 from detector.weights import MODELS, SHIPPED_FILE, find_weights
 
@@ -68,6 +70,20 @@ def test_the_top_detection_is_the_object(photo: str, detector: RCNN) -> None:
     assert found.class_names[0] in names
     iou = overlaps(found.boxes[:1], np.array([box], np.float64))[0][0, 0]
     assert iou > 0.5
+
+
+def test_six_models_find_the_cat() -> None:
+    config = read_config(Path(__file__).resolve().parents[2] / "configs" / "ensemble6.yaml")
+    assert isinstance(config.weights, list) and len(set(config.weights)) == 6
+    cards = [read_weights_file(MODELS / f"{name}.safetensors")[1] for name in config.weights]
+    assert [card.name for card in cards] == config.weights
+    looks = {(card.preprocessing.size, card.preprocessing.context, card.preprocessing.crop) for card in cards}
+    assert len(looks) == 6  # no two see the same of a box
+    names, box = OBJECTS["chelsea.png"]
+    image = read_image(PHOTOS / "chelsea.png")
+    found = build_detector(replace(config, num_proposals=40, cascade=10, score_threshold=0.1))(image)
+    assert found.class_names[0] in names
+    assert overlaps(found.boxes[:1], np.array([box], np.float64))[0][0, 0] > 0.5
 
 
 def test_the_configurations_say_what_they_should() -> None:
