@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detector.images import read_image
 from detector.region_classifier import Preprocessing
 from detector.training.distortion import distort_colours
 from detector.training.features import cut_regions
 from detector.training.losses import RegionTargets
 from detector.training.sampling import BatchPlan, RegionTable, mirrored
+from detector.training.training_set import AnnotatedImage
 
-_read = lru_cache(64)(read_image)  # decoded images in memory: the regions of a batch often share one
+_pixels = lru_cache(64)(
+    AnnotatedImage.pixels
+)  # decoded images in memory: the regions of a batch often share one
 
 
 class Batch(NamedTuple):
@@ -97,7 +99,7 @@ class PixelBatches:
         pixels = np.empty((len(places), size, size, 3), np.uint8)
         for target, place in enumerate(places):
             row = rows[place]
-            image = _read(self.table.training_set.images[int(self.table.image[row])].path)
+            image = _pixels(self.table.training_set.images[int(self.table.image[row])])
             region = cut_regions(image, self.table.boxes[row : row + 1], self.preprocessing)[0]
             if self.colour_strength:
                 generator = np.random.default_rng((self.plan.seed, 3, step, place))

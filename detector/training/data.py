@@ -34,6 +34,8 @@ class DataConfig:
         hold_out: Share of the annotated images, chosen by their names, that is kept out of training.
         held_out: Read these instead of the others: to validate on.
         first: Only so many annotated images, from the start.
+        small_copies: Learn from every image a second time, as if it had been stored at so many pixels squared: a
+            detector that has only seen sharp photos does worse on small or blurred ones.
         problems: `skip` leaves out unusable boxes and images and counts them; `refuse` stops at the first.
         num_proposals: Boxes of an image, best-ranked first; None takes all.
         proposal_files: Files or folders of proposals computed before, instead of making them.
@@ -51,6 +53,7 @@ class DataConfig:
     hold_out: float = 0.0
     held_out: bool = False
     first: int | None = None
+    small_copies: int | None = None
     problems: Policy = "skip"
     num_proposals: int | None = 400
     proposal_files: list[str] | None = None
@@ -88,13 +91,18 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     if not whole.counts().any():
         raise ValueError("no boxes to learn from: every annotation is to be ignored or was left out")
     name_empty_classes(whole, problems)
-    return join(
+    everything = join(
         [
             whole,
             *(_unlabelled(folder, whole.classes, problems) for folder in config.unlabelled),
             *(read_image_labels(file, whole.classes, problems) for file in config.image_labels),
         ]
     )
+    if config.small_copies is None:
+        return everything
+    if config.small_copies < 16:
+        raise ValueError(f"--data.small_copies is {config.small_copies}, but must be at least 16 pixels")
+    return everything.with_small_copies(config.small_copies)
 
 
 def _share_of(whole: TrainingSet, config: DataConfig) -> TrainingSet:

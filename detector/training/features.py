@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor, nn
 
 from detector.googlenet import GoogLeNet
-from detector.images import read_image
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.regions import warp_regions
 from detector.runtime import Runtime
@@ -63,7 +62,7 @@ def region_features(
     for of_image in np.split(order, np.flatnonzero(np.diff(table.image[start:])) + 1):
         if not len(of_image):
             continue
-        image = read_image(table.training_set.images[int(table.image[of_image[0]])].path)
+        image = table.training_set.images[int(table.image[of_image[0]])].pixels()
         for rows in np.split(of_image, range(batch_size, len(of_image), batch_size)):
             regions = cut_regions(image, table.boxes[rows], preprocessing)
             yield run(np.ascontiguousarray(regions[:, :, ::-1] if mirror else regions))
@@ -134,7 +133,10 @@ def cached_features(
 
 def _fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode())
-    names = [f"{image.name} {image.path.stat().st_size}" for image in table.training_set.images]
+    names = [
+        f"{image.name} {image.path.stat().st_size}{image.stored_side or ''}"
+        for image in table.training_set.images
+    ]
     for part in ("\n".join(names).encode(), table.image.tobytes(), table.boxes.tobytes()):
         digest.update(part)
     return digest.hexdigest()

@@ -13,7 +13,6 @@ from torch import Tensor
 from detector.box_features import GEOMETRY, WINDOWS
 from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet
-from detector.images import read_image
 from detector.objectness import BoxChooser, ObjectnessHead, SharedPass
 from detector.runtime import RuntimeName
 from detector.safetensors_file import read_weights_file, write_weights_file
@@ -130,7 +129,7 @@ def _sample(
     generator = np.random.default_rng((config.seed, position))
     kinds = (best >= 0.5, (best < 0.5) & (best >= 0.2) & ~ignored, (best < 0.2) & ~ignored)
     rows = np.concatenate([generator.permutation(np.flatnonzero(kind))[: config.each] for kind in kinds])
-    features = shared(read_image(image.path), boxes)[rows]
+    features = shared(image.pixels(), boxes)[rows]
     # Half an object is as little use as none, and beyond 0.7 one box is as good as another.
     return features, np.clip((best[rows] - 0.2) / 0.5, 0, 1).astype(np.float32)
 
@@ -165,7 +164,7 @@ def _tell_recall(images: TrainingSet, boxes: list[np.ndarray], chooser: BoxChoos
         objects += len(true)
         if not len(true) or not len(proposed):
             continue
-        for way, ranked in enumerate((proposed, chooser(read_image(image.path), proposed)[0])):
+        for way, ranked in enumerate((proposed, chooser(image.pixels(), proposed)[0])):
             hit = np.maximum.accumulate(overlaps(ranked, true)[0] >= 0.5, axis=0)
             found[way] += np.array([hit[min(count, len(hit)) - 1].sum() for count in _COUNTS])
     for name, row in zip(("as proposed", "by objectness"), found, strict=True):

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from detector.drawing import draw_boxes
-from detector.images import read_image
 from detector.region_classifier import Preprocessing
 from detector.training.features import cut_regions
 from detector.training.sampling import RegionTable
@@ -44,7 +43,7 @@ def write_region_picture(
     columns = max(1, math.isqrt(max(len(rows) - 1, 0)) + 1)
     sheet = np.full((max(1, -(-len(rows) // columns)) * SIDE, columns * SIDE, 3), 255, np.uint8)
     for place, row in enumerate(rows.tolist()):
-        image = read_image(table.training_set.images[int(table.image[row])].path)
+        image = table.training_set.images[int(table.image[row])].pixels()
         warped = cut_regions(image, table.boxes[row : row + 1], small)[0]
         label = int(table.labels[row])
         caption = (

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from detector.images import read_image
 from detector.training.problems import Problems
 from detector.training.training_set import AnnotatedImage, TrainingSet
 from proposals import ProposalFile, SelectiveSearch
@@ -43,10 +42,10 @@ def boxes_of_images(
         try:
             if stored is not None:
                 found = stored.boxes(image.name)
-            elif (place := image.path.absolute().as_posix()) in made:
+            elif (place := _place(image)) in made:
                 found = made[place]
             else:
-                found = made[place] = search(read_image(image.path))
+                found = made[place] = search(image.pixels())
                 fresh += 1
                 if keep is not None and fresh % 200 == 0:  # so that a stopped run loses little
                     _keep(keep, made, search.settings)
@@ -63,6 +62,12 @@ def boxes_of_images(
     if keep is not None and fresh:
         _keep(keep, made, search.settings)
     return TrainingSet(training_set.classes, tuple(images)), boxes
+
+
+def _place(image: AnnotatedImage) -> str:
+    """What the boxes of an image go by in the file that keeps them."""
+    side = "" if image.stored_side is None else f"@{image.stored_side}"
+    return image.path.absolute().as_posix() + side
 
 
 def _kept(path: Path | None, settings: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -6,12 +6,14 @@ away from all boxes is background for these classes, and unknown for the others.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from detector.images import read_image
 from detector.taxonomy import DetectionClass
 from detector.training.problems import Problems
 
@@ -32,6 +34,7 @@ class AnnotatedImage:
         labels: (G,) int64, 0..C-1, or `IGNORE`.
         labelled: (C,) bool: every instance of the class has a box in this image.
         drawn: Whether boxes were drawn around objects; if not, a box only contains one somewhere.
+        stored_side: If given, the image is seen as if it had been stored at so many pixels squared.
     """
 
     name: str
@@ -42,6 +45,19 @@ class AnnotatedImage:
     labels: np.ndarray
     labelled: np.ndarray
     drawn: bool = True
+    stored_side: int | None = None
+
+    def pixels(self) -> np.ndarray:
+        """RGB uint8 (height, width, 3).
+
+        Raises:
+            OSError: No such file, or not an image that can be read to its end.
+        """
+        image = read_image(self.path)
+        if self.stored_side is None:
+            return image
+        small = cv2.resize(image, (self.stored_side, self.stored_side), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +80,11 @@ class TrainingSet:
     def select(self, chosen: Iterable[int]) -> "TrainingSet":
         """The images at the given positions."""
         return TrainingSet(self.classes, tuple(self.images[position] for position in chosen))
+
+    def with_small_copies(self, side: int) -> "TrainingSet":
+        """The images, and behind them each once more as if it had been stored at `side` x `side` pixels."""
+        copies = tuple(replace(image, stored_side=side) for image in self.images)
+        return TrainingSet(self.classes, self.images + copies)
 
 
 def join(parts: Sequence[TrainingSet]) -> TrainingSet:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from detector.images import read_image
 from detector.rcnn import RCNN
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.region_scorer import RegionScorer
@@ -48,7 +47,7 @@ def mean_ap_of(
         evaluator = DetectionEvaluator(categories=categories)
         for position in range(here.rank, len(training_set), here.count):
             image = training_set.images[position]
-            found = detector(read_image(image.path), boxes=boxes[position])
+            found = detector(image.pixels(), boxes=boxes[position])
             ignored = np.flatnonzero(image.labels == IGNORE)
             objects = np.flatnonzero(image.labels != IGNORE)
             everywhere = np.repeat(ignored, len(classes))
