@@ -129,7 +129,7 @@ def _sample(
     generator = np.random.default_rng((config.seed, position))
     kinds = (best >= 0.5, (best < 0.5) & (best >= 0.2) & ~ignored, (best < 0.2) & ~ignored)
     rows = np.concatenate([generator.permutation(np.flatnonzero(kind))[: config.each] for kind in kinds])
-    features = shared(image.pixels(), boxes)[rows]
+    features = shared(image.pixels(), boxes[rows])
     # Half an object is as little use as none, and beyond 0.7 one box is as good as another.
     return features, np.clip((best[rows] - 0.2) / 0.5, 0, 1).astype(np.float32)
 
