@@ -1,5 +1,6 @@
 """Teaching a trained network's map to tell which boxes fit an object: the head of `detector.objectness`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,8 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     with bar(console, "features") as progress:
         for position, image in enumerate(images.images):
             progress(position, len(images))
-            parts.append(_sample(config, image, boxes[position], shared, position))
+            generator = np.random.default_rng((config.seed, position))
+            parts.append(sampled(image, boxes[position], shared, config.each, generator))
     features, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
     console.print(f"{len(images):,} images, {len(targets):,} boxes")
     head = fit_head(torch.from_numpy(features), torch.from_numpy(targets), config)
@@ -121,17 +123,21 @@ def best_iou(boxes: np.ndarray, image: AnnotatedImage) -> tuple[np.ndarray, np.n
     return best, ignored
 
 
-def _sample(
-    config: ObjectnessTraining, image: AnnotatedImage, boxes: np.ndarray, shared: SharedPass, position: int
+def sampled(
+    image: AnnotatedImage,
+    boxes: np.ndarray,
+    features: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    each: int,
+    generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (M, F) and targets (M,) of some boxes of an image."""
+    """Features (M, F) and targets (M,) of some boxes (N, 4) of an image, see `ObjectnessTraining.each`."""
     best, ignored = best_iou(boxes, image)
-    generator = np.random.default_rng((config.seed, position))
     kinds = (best >= 0.5, (best < 0.5) & (best >= 0.2) & ~ignored, (best < 0.2) & ~ignored)
-    rows = np.concatenate([generator.permutation(np.flatnonzero(kind))[: config.each] for kind in kinds])
-    features = shared(image.pixels(), boxes[rows])
+    rows = np.concatenate([generator.permutation(np.flatnonzero(kind))[:each] for kind in kinds])
     # Half an object is as little use as none, and beyond 0.7 one box is as good as another.
-    return features, np.clip((best[rows] - 0.2) / 0.5, 0, 1).astype(np.float32)
+    targets = np.clip((best[rows] - 0.2) / 0.5, 0, 1).astype(np.float32)
+    # A box's rank among all is one of its features: sampling first would tell a box's kind by its position.
+    return features(image.pixels(), boxes)[rows], targets
 
 
 def fit_head(features: Tensor, targets: Tensor, config: ObjectnessTraining) -> ObjectnessHead:

@@ -13,7 +13,7 @@ from detector.box_features import GEOMETRY, WINDOWS
 from detector.googlenet import GoogLeNet
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.training.data import DataConfig
-from detector.training.objectness import ObjectnessTraining, best_iou, fit_head, train_objectness
+from detector.training.objectness import ObjectnessTraining, best_iou, fit_head, sampled, train_objectness
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.weights import CAFFE_INPUT, load_objectness, load_weights
@@ -66,6 +66,16 @@ def test_boxes_on_what_is_to_be_ignored_say_nothing(scenes: Path) -> None:
     assert best.tolist() == [1.0] * len(best) and not nothing.any()
     best, nothing = best_iou(image.boxes, ignored)
     assert not best.any() and nothing.all()
+
+
+def test_sampled_boxes_keep_their_rank_among_all(scenes: Path) -> None:
+    image = read_training_set(scenes / "instances.json", scenes / "images", Problems()).images[0]
+    boxes = np.concatenate([np.tile([[0.0, 0.0, 1.0, 1.0]], (50, 1)), image.boxes]).astype(np.float32)
+    found, targets = sampled(
+        image, boxes, lambda _, all_boxes: np.arange(len(all_boxes))[:, None], 3, np.random.default_rng(0)
+    )
+    assert len(found) == 3 + min(3, len(image.boxes))
+    assert np.array_equal(targets > 0, found[:, 0] >= 50)
 
 
 def test_bad_settings(config: ObjectnessTraining) -> None:
