@@ -17,9 +17,8 @@ from detector.training.losses import RegionTargets
 from detector.training.sampling import BatchPlan, RegionTable, mirrored
 from detector.training.training_set import AnnotatedImage
 
-_pixels = lru_cache(64)(
-    AnnotatedImage.pixels
-)  # decoded images in memory: the regions of a batch often share one
+# Decoded images in memory: the regions of a batch often share one.
+_pixels = lru_cache(64)(AnnotatedImage.pixels)
 
 
 class Batch(NamedTuple):
