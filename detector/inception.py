@@ -1,11 +1,12 @@
 """The parts GoogLeNet is made of: convolutions, local response normalisation, Inception modules, auxiliary heads."""
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from detector.architecture import Architecture, InceptionWidths
 
@@ -33,10 +34,42 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, channels, H, W) -> the same shape."""
+        band, k = self.band.to(x.dtype), self.k.to(x.dtype)
+        # What writes a graph down cannot look into a gradient made by hand.
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if x.requires_grad and torch.is_grad_enabled() and not traced:
+            return _LearningNorm.apply(x, band, k, self.scale)
         scaled = x * self.scale
-        energy = F.conv2d(scaled * scaled, self.band.to(x.dtype), self.k.to(x.dtype))
+        energy = F.conv2d(scaled * scaled, band, k)
         root = energy.sqrt()
         return x / (root * root.sqrt())
+
+
+class _LearningNorm(torch.autograd.Function):
+    """The same with its gradient by hand: a third of the passes over memory, which are what it costs.
+
+    With energy s, y = x s^(-3/4), and dy_j/dx_i = s_j^(-3/4) [i = j] - 3/2 alpha/size x_i (x_j s_j^(-7/4)) for the
+    neighbours i of j.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, band: Tensor, k: Tensor, scale: float) -> Tensor:
+        energy = (x * scale).square_()
+        energy = F.conv2d(energy, band, k)
+        root = energy.sqrt()
+        divisor = root.sqrt().mul_(root)
+        ctx.save_for_backward(x, energy, divisor, band)
+        ctx.scale = scale
+        return x / divisor
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        x, energy, divisor, band = ctx.saved_tensors
+        direct = gradient / divisor
+        scaled = x * ctx.scale  # once on each side of the sum: its square would be lost in 16-bit floats
+        through_energy = F.conv2d((direct * scaled).div_(energy), band).mul_(scaled)
+        return direct.sub_(through_energy, alpha=1.5), None, None, None
 
 
 class TransformInput(nn.Module):

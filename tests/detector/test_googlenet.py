@@ -99,6 +99,22 @@ def test_local_response_norm_equals_the_definition(
     torch.testing.assert_close(LocalResponseNorm(channels)(x).double(), expected, rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=30, deadline=None)
+@given(channels=st.integers(1, 40), scale=st.sampled_from([0.0, 1.0, 1e3]), seed=st.integers(0, 99))
+def test_gradient_of_local_response_norm_is_that_of_the_definition(
+    channels: int, scale: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, up = torch.randn(2, 2, channels, 3, 4, generator=generator, dtype=torch.float64)
+    ours, plain = (x * scale).requires_grad_(), (x * scale).requires_grad_()
+    module = LocalResponseNorm(channels)
+    module(ours).backward(up)
+    F.local_response_norm(plain, 5, alpha=1e-4, beta=0.75, k=1.0).backward(up)
+    torch.testing.assert_close(ours.grad, plain.grad, rtol=1e-5, atol=1e-7)
+    with torch.no_grad():
+        torch.testing.assert_close(module(ours.detach()), module(ours), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("size", [31, 32, 97, 224, 225])
 def test_any_size_gives_the_feature_map_of_ceil_mode_pools(network: GoogLeNet, size: int) -> None:
     def pooled(length: int) -> int:
