@@ -15,6 +15,7 @@ from detector.training.distortion import distort_colours
 from detector.training.features import cut_regions
 from detector.training.losses import RegionTargets
 from detector.training.sampling import BatchPlan, RegionTable, mirrored
+from detector.training.teacher import Teacher
 from detector.training.training_set import AnnotatedImage
 
 # Decoded images in memory: the regions of a batch often share one.
@@ -37,14 +38,6 @@ class Batches(Protocol):
     def batch(self, step: int, share: slice) -> Any:
         """`inputs` and `targets` of the `share` of a step's batch; the same whenever they are asked for."""
         ...
-
-
-class Teacher(NamedTuple):
-    """A network's opinion of every region of a table, for `losses.teacher_loss`."""
-
-    probabilities: np.ndarray  # (R, C + 1)
-    weight: float
-    label_share: float = 1.0  # of a label against the teacher's opinion of an object's class
 
 
 def targets_of(table: RegionTable, rows: np.ndarray, teacher: Teacher | None = None) -> RegionTargets:

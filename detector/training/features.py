@@ -7,6 +7,7 @@ these stages are nearly all the work, so they run once.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,14 @@ def _noted(path: Path) -> dict[str, Any]:
 def _note(path: Path, content: Mapping[str, Any]) -> None:
     with writing(path) as file:
         json.dump(content, file)
+
+
+def source_of(classifier: RegionClassifier) -> dict[str, Any]:
+    """What all that a network says of a region depends on, for `key`."""
+    return {
+        "weights": weights_fingerprint(classifier.network.state_dict()),
+        "preprocessing": asdict(classifier.preprocessing),
+    }
 
 
 def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:

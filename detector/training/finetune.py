@@ -1,6 +1,6 @@
 """From a classifier to a detector: the regions of annotated images teach it classes, background and fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
-from detector.training.batches import Batches, FeatureBatches, PixelBatches, Teacher
+from detector.training.batches import Batches, FeatureBatches, PixelBatches
 from detector.training.checkpoint import FILE
 from detector.training.data import DataConfig, read_regions, read_with_boxes
 from detector.training.display import bar
-from detector.training.features import StageFeatures, cached_features, region_features, weights_fingerprint
+from detector.training.features import StageFeatures, cached_features, region_features, source_of
 from detector.training.fit import FitConfig, fit
 from detector.training.head import detection_head, member_head
 from detector.training.losses import RegionTargets, region_losses
@@ -31,10 +31,15 @@ from detector.training.processes import Processes, processes, was_restarted
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import BatchPlan, RegionTable, check_iou, table_summary, thinned
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
+from detector.training.teacher import (
+    Teacher,
+    doubted,
+    kept_opinions,
+    opinions_of_features,
+    opinions_of_pixels,
+)
 from detector.training.validation import mean_ap_of
 from detector.weights import MODEL_FILE
-
-_BLOCK = 128  # regions that the teacher judges at a time
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Finetuning:
         fit: The learning itself.
         weights: What training starts from, as for detection.
         output: Folder of the model and what belongs to it.
+        keep: Folder of the proposals, features and teacher's opinions, which runs on the same data can share; the
+            output folder by default.
         freeze: The stage up to which weights stay as they are; None trains everything.
         cache: Compute the features of the frozen stages once and keep them on disk.
         auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
@@ -55,8 +62,8 @@ class Finetuning:
             `members` keeps these 1000 rows and sums them up into the 200 classes (`class_scores.MemberLogits`).
         quality: Also learn to predict a region's IoU, which scores are multiplied with.
         quality_weight: Of its loss.
-        teacher_weight: How much regions of unlabelled classes hold on to the scores of the first weights; needs
-            `cache`.
+        teacher_weight: How much regions of unlabelled classes hold on to the teacher's zero-shot scores.
+        teacher: The weights that give these; those that training starts from by default.
         label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
             that few classes have boxes for stays a judge of the others.
         teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
@@ -88,6 +95,7 @@ class Finetuning:
     fit: FitConfig = field(default_factory=FitConfig)
     weights: str | None = None
     output: str = "finetuned"
+    keep: str | None = None
     freeze: str | None = None
     cache: bool = False
     cache_mirrored: bool = False
@@ -96,6 +104,7 @@ class Finetuning:
     quality: bool = False
     quality_weight: float = 1.0
     teacher_weight: float = 0.0
+    teacher: str | None = None
     teacher_trust: float = 1.0
     label_share: float = 1.0
     balance: float = 0.0
@@ -150,10 +159,10 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
         output = output_folder(config.output)
         # What takes long is done by the first process and kept in files, which the others then read.
         if here.first:
-            prepared = _prepare(config, output, quiet, device, first=here.first)
+            prepared = _prepare(config, output, quiet, device, first=True)
         here.barrier()
         if not here.first:
-            prepared = _prepare(config, output, quiet, device, first=here.first)
+            prepared = _prepare(config, output, quiet, device, first=False)
         if config.dry_run:
             return None
         return _train(config, prepared, output, quiet, device, here)
@@ -162,8 +171,6 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
 def _check(config: Finetuning) -> None:
     if config.cache and config.freeze is None:
         raise ValueError("--cache keeps the features of frozen stages: name the last of them with --freeze")
-    if config.teacher_weight and not config.cache:
-        raise ValueError("--teacher-weight needs --cache: the teacher judges cached features")
     if config.auxiliary and config.cache:
         raise ValueError("--auxiliary looks at stages in the middle of the network, and --cache skips these")
     if config.auxiliary and config.head == "members":
@@ -192,6 +199,7 @@ def _prepare(
     config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
 ) -> _Prepared:
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
+    kept = output_folder(config.keep) if config.keep else output
     classifier, name = start_weights(config.weights, config.size, config.context, config.crop)
     if config.freeze is not None:
         assert isinstance(classifier.network, GoogLeNet)
@@ -199,7 +207,7 @@ def _prepare(
     console.print(f"start: {name}", soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(
-            config.data, problems, seed=config.seed, keep=output / "proposals.npz", progress=progress
+            config.data, problems, seed=config.seed, keep=kept / "proposals.npz", progress=progress
         )
     table = thinned(
         table, positives=config.max_positives, backgrounds=config.max_backgrounds, seed=config.seed
@@ -220,9 +228,15 @@ def _prepare(
             output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
         )
     network = _with_head(config, classifier, table.training_set.classes)
+    learning = not config.dry_run
+    features = (
+        _features(config, classifier, table, kept, console, device) if config.cache and learning else []
+    )
+    teacher = None
+    if config.teacher_weight and learning:
+        teacher = _teacher(config, classifier, table, features, kept, console, device)
     batches: Batches
-    if config.cache and not config.dry_run:
-        features, teacher = _cached(config, classifier, table, output, console, device)
+    if features:
         batches = FeatureBatches(table, plan, features, teacher=teacher)
     else:
         batches = PixelBatches(
@@ -231,6 +245,7 @@ def _prepare(
             preprocessing=classifier.preprocessing,
             mirror=config.mirror,
             colour_strength=config.colour_strength,
+            teacher=teacher,
         )
     return _Prepared(classifier, name, network, batches, table)
 
@@ -264,23 +279,19 @@ def _with_head(
     return network
 
 
-def _cached(
+def _features(
     config: Finetuning,
     classifier: RegionClassifier,
     table: RegionTable,
-    output: Path,
+    kept: Path,
     console: Console,
     device: torch.device,
-) -> tuple[list[np.ndarray], Teacher | None]:
-    """Features of the frozen stages, of the regions and maybe of their mirror images; the teacher's opinion."""
+) -> list[np.ndarray]:
+    """Features of the frozen stages, of the regions and maybe of their mirror images."""
     assert isinstance(classifier.network, GoogLeNet) and config.freeze is not None
     tap = stage_name(classifier.network, config.freeze)
     preprocessing = classifier.preprocessing
-    key = {
-        "weights": weights_fingerprint(classifier.network.state_dict()),
-        "preprocessing": asdict(preprocessing),
-        "tap": tap,
-    }
+    key = source_of(classifier) | {"tap": tap}
     run = choose_runtime(StageFeatures(classifier, tap), config.runtime, device, size=preprocessing.size)
     found = []
     for mirror in (False, True)[: 1 + config.cache_mirrored]:
@@ -292,55 +303,34 @@ def _cached(
             mirror=mirror,
             batch_size=config.batch_size,
         )
-        path = output / ("features_mirrored.npy" if mirror else "features.npy")
+        path = kept / ("features_mirrored.npy" if mirror else "features.npy")
         with bar(console, "features") as progress:
             features = cached_features(path, table, blocks, key=key | {"mirror": mirror}, progress=progress)
         found.append(features)
-    if not config.teacher_weight:
-        return found, None
-    if not isinstance(classifier.class_scores, ZeroShotScores):
-        raise ValueError("--teacher-weight: the first weights have no zero-shot scores to hold on to")
-    if table.training_set.classes != classifier.classes:
-        raise ValueError(
-            "--teacher-weight: the training data's classes are not those of the zero-shot scores"
-        )
+    return found
+
+
+def _teacher(
+    config: Finetuning,
+    classifier: RegionClassifier,
+    table: RegionTable,
+    features: list[np.ndarray],
+    kept: Path,
+    console: Console,
+    device: torch.device,
+) -> Teacher:
+    """The teacher's opinions, from the cached features where these are its own."""
+    side, context, crop = (getattr(classifier.preprocessing, name) for name in ("size", "context", "crop"))
+    judge = start_weights(config.teacher, side, context, crop)[0] if config.teacher else classifier
+    if judge is classifier and features:
+        assert isinstance(judge.network, GoogLeNet) and config.freeze is not None
+        blocks = opinions_of_features(judge, features[0], stage_name(judge.network, config.freeze), device)
+    else:
+        run = choose_runtime(judge, config.runtime, device, size=side)
+        blocks = opinions_of_pixels(judge, run, table, config.batch_size)
     with bar(console, "teacher") as progress:
-        opinions = cached_features(
-            output / "teacher.npy",
-            table,
-            partial(_opinions, classifier, found[0], tap, device),
-            key=key | {"teacher": True},
-            progress=progress,
-        )
-    return found, Teacher(
-        doubted(opinions, table, config.teacher_trust), config.teacher_weight, config.label_share
-    )
-
-
-def doubted(opinions: np.ndarray, table: RegionTable, trust: float) -> np.ndarray:
-    """Opinions (R, C + 1) with, on background of images with boxes, only a share of what is said of the classes."""
-    if trust == 1:
-        return opinions
-    background = len(table.training_set.classes)
-    rows = (table.labels == background) & table.drawn[table.image]
-    changed = np.array(opinions)
-    changed[rows, :-1] *= np.float16(trust)
-    changed[rows, -1] = (1 - changed[rows, :-1].astype(np.float32).sum(axis=1)).clip(0)
-    return changed
-
-
-@torch.inference_mode()
-def _opinions(
-    model: RegionClassifier, features: np.ndarray, tap: str, device: torch.device, *, start: int
-) -> Iterator[np.ndarray]:
-    """Probabilities (n, C + 1) of the starting network, block by block; background is what is none of the classes."""
-    network = model.eval().to(device).to(memory_format=torch.channels_last).network
-    assert isinstance(network, GoogLeNet)
-    for first in range(start, len(features), _BLOCK):
-        block = torch.from_numpy(features[first : first + _BLOCK].astype(np.float32)).to(device)
-        scores = model.class_scores(network.resume(block, after=tap))
-        background = (1 - scores.sum(dim=1, keepdim=True)).clamp_min(0)
-        yield torch.cat([scores, background], dim=1).cpu().numpy()
+        opinions = kept_opinions(judge, table, blocks, kept / "teacher.npy", progress=progress)
+    return Teacher(doubted(opinions, table, config.teacher_trust), config.teacher_weight, config.label_share)
 
 
 def _train(
@@ -355,7 +345,8 @@ def _train(
     settings = {
         name: value
         for name, value in asdict(config).items()
-        if name not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "validation")
+        if name
+        not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "keep", "validation")
     }
     trainee = Trainee(
         prepared.network,

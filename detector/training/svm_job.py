@@ -1,6 +1,6 @@
 """From a few annotated photos to a detector of their classes: proposals, features, SVMs, one weights file."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.tap_classifier import TapClassifier
 from detector.training.data import DataConfig, read_regions
 from detector.training.display import bar
-from detector.training.features import StageFeatures, cached_features, region_features, weights_fingerprint
+from detector.training.features import StageFeatures, cached_features, region_features, source_of
 from detector.training.problems import Problems
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import RegionTable, table_summary, thinned
@@ -123,12 +123,7 @@ def _features(
     config: SVMTraining, classifier: RegionClassifier, table: RegionTable, output: Path, console: Console
 ) -> np.ndarray:
     preprocessing = classifier.preprocessing
-    key = {
-        "weights": weights_fingerprint(classifier.network.state_dict()),
-        "preprocessing": asdict(preprocessing),
-        "tap": config.tap,
-        "grid": config.grid,
-    }
+    key = source_of(classifier) | {"tap": config.tap, "grid": config.grid}
     run = choose_runtime(
         StageFeatures(classifier, config.tap, config.grid),
         config.runtime,

@@ -25,10 +25,11 @@ from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
 from detector.training.batches import FeatureBatches
 from detector.training.data import DataConfig, read_regions
-from detector.training.finetune import Finetuning, doubted, finetune
+from detector.training.finetune import Finetuning, finetune
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
 from detector.training.sampling import BatchPlan
+from detector.training.teacher import doubted
 from detector.weights import CAFFE_INPUT, load_network, load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -148,7 +149,20 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     first, trained = load_weights(Path(config.weights or "")), load_weights(path)
     assert trained.classes == DET200 and load_network(path)[0].classifier.out_features == 1002
     again = replace(config, data=data, weights=str(path), head="members", output=f"{config.output}-again")
-    finetune(replace(again, cache=False, freeze=None), QUIET)  # all layers, from where the first step ended
+    everything = replace(
+        again, cache=False, freeze=None, teacher_weight=1.0
+    )  # from where the first step ended
+    with pytest.raises(ValueError, match="--teacher bvlc"):
+        finetune(everything, QUIET)
+    opinions = np.load(Path(config.output) / "teacher.npy")
+    finetune(
+        replace(everything, teacher=config.weights), QUIET
+    )  # from the pixels, the same but for float16 features
+    np.testing.assert_allclose(np.load(Path(everything.output) / "teacher.npy"), opinions, atol=5e-3)
+    assert column(everything.output, "teacher")[0] < 0.05
+    shared = replace(everything, teacher=config.weights, keep=config.output, output=f"{config.output}-shared")
+    finetune(shared, QUIET)
+    assert not (Path(shared.output) / "teacher.npy").exists()
     assert first.classes == DET200
 
 
@@ -177,7 +191,6 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
     for change, words in (
         ({"freeze": None}, "--cache keeps the features of frozen stages"),
         ({"freeze": "pool9"}, "'pool9' is no stage of the network"),
-        ({"cache": False, "teacher_weight": 1.0}, "--teacher-weight needs --cache"),
         ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
         ({"teacher_trust": 2.0}, "--teacher-trust is 2.0"),

@@ -1,0 +1,92 @@
+"""What a zero-shot classifier thinks of regions: training holds on to it where nobody has said what they show."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detector.googlenet import GoogLeNet
+from detector.region_classifier import RegionClassifier
+from detector.runtime import Runtime
+from detector.taxonomy import ZeroShotScores
+from detector.training.features import Progress, cached_features, region_features, source_of
+from detector.training.sampling import RegionTable
+
+_BLOCK = 128  # regions that are judged at a time
+Blocks = Callable[..., Iterator[np.ndarray]]  # start: int -> opinions (n, C + 1) of the regions from there on
+
+
+class Teacher(NamedTuple):
+    """A network's opinion of every region of a table, for `losses.teacher_loss`."""
+
+    probabilities: np.ndarray  # (R, C + 1)
+    weight: float
+    label_share: float = 1.0  # of a label against the teacher's opinion of an object's class
+
+
+def kept_opinions(
+    judge: RegionClassifier, table: RegionTable, blocks: Blocks, path: Path, *, progress: Progress
+) -> np.ndarray:
+    """Opinions (R, C + 1) float16 of all regions, from the file `path` where they are in it.
+
+    Raises:
+        ValueError: The judge has learnt its scores, or has other classes than the regions.
+    """
+    if not isinstance(judge.class_scores, ZeroShotScores):
+        raise ValueError(
+            "--teacher-weight: the first weights have no zero-shot scores to hold on to; name some that have, such as"
+            " --teacher bvlc"
+        )
+    if table.training_set.classes != judge.classes:
+        raise ValueError(
+            "--teacher-weight: the training data's classes are not those of the zero-shot scores"
+        )
+    return cached_features(path, table, blocks, key=source_of(judge) | {"teacher": True}, progress=progress)
+
+
+def opinions_of_pixels(judge: RegionClassifier, run: Runtime, table: RegionTable, batch_size: int) -> Blocks:
+    """Of a judge that `run` runs, on regions cut from their images."""
+    return partial(
+        region_features,
+        table,
+        lambda pixels: with_background(torch.from_numpy(run(pixels))).numpy(),
+        preprocessing=judge.preprocessing,
+        batch_size=batch_size,
+    )
+
+
+def opinions_of_features(
+    judge: RegionClassifier, features: np.ndarray, tap: str, device: torch.device
+) -> Blocks:
+    """Of a judge whose own features (R, ...) of the stage `tap` are known."""
+
+    @torch.inference_mode()
+    def blocks(*, start: int) -> Iterator[np.ndarray]:
+        network = judge.eval().to(device).to(memory_format=torch.channels_last).network
+        assert isinstance(network, GoogLeNet)
+        for first in range(start, len(features), _BLOCK):
+            block = torch.from_numpy(features[first : first + _BLOCK].astype(np.float32)).to(device)
+            yield with_background(judge.class_scores(network.resume(block, after=tap))).cpu().numpy()
+
+    return blocks
+
+
+def with_background(scores: Tensor) -> Tensor:
+    """Scores of the classes (R, C) -> probabilities (R, C + 1): background is what is none of the classes."""
+    return torch.cat([scores, (1 - scores.sum(dim=1, keepdim=True)).clamp_min(0)], dim=1)
+
+
+def doubted(opinions: np.ndarray, table: RegionTable, trust: float) -> np.ndarray:
+    """Opinions (R, C + 1) with, on background of images with boxes, only a share of what is said of the classes."""
+    if trust == 1:
+        return opinions
+    background = len(table.training_set.classes)
+    rows = (table.labels == background) & table.drawn[table.image]
+    changed = np.array(opinions)
+    changed[rows, :-1] *= np.float16(trust)
+    changed[rows, -1] = (1 - changed[rows, :-1].astype(np.float32).sum(axis=1)).clip(0)
+    return changed
