@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
 from detector.architecture import Architecture, InceptionWidths
@@ -36,8 +36,10 @@ class LocalResponseNorm(nn.Module):
         """(R, channels, H, W) -> the same shape."""
         band, k = self.band.to(x.dtype), self.k.to(x.dtype)
         # What writes a graph down cannot look into a gradient made by hand.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if x.requires_grad and torch.is_grad_enabled() and not traced:
+        traced = (
+            isinstance(x, fx.Proxy) or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        )
+        if not traced and x.requires_grad and torch.is_grad_enabled():
             return _LearningNorm.apply(x, band, k, self.scale)
         scaled = x * self.scale
         energy = F.conv2d(scaled * scaled, band, k)
