@@ -63,7 +63,8 @@ class Finetuning:
         quality: Also learn to predict a region's IoU, which scores are multiplied with.
         quality_weight: Of its loss.
         teacher_weight: How much regions of unlabelled classes hold on to the teacher's zero-shot scores.
-        teacher: The weights that give these; those that training starts from by default.
+        teacher: The weights that give these, looking at regions as they want; those that training starts from by
+            default.
         label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
             that few classes have boxes for stays a judge of the others.
         teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
@@ -320,13 +321,12 @@ def _teacher(
     device: torch.device,
 ) -> Teacher:
     """The teacher's opinions, from the cached features where these are its own."""
-    side, context, crop = (getattr(classifier.preprocessing, name) for name in ("size", "context", "crop"))
-    judge = start_weights(config.teacher, side, context, crop)[0] if config.teacher else classifier
+    judge = start_weights(config.teacher, None)[0] if config.teacher else classifier
     if judge is classifier and features:
         assert isinstance(judge.network, GoogLeNet) and config.freeze is not None
         blocks = opinions_of_features(judge, features[0], stage_name(judge.network, config.freeze), device)
     else:
-        run = choose_runtime(judge, config.runtime, device, size=side)
+        run = choose_runtime(judge, config.runtime, device, size=judge.preprocessing.size)
         blocks = opinions_of_pixels(judge, run, table, config.batch_size)
     with bar(console, "teacher") as progress:
         opinions = kept_opinions(judge, table, blocks, kept / "teacher.npy", progress=progress)

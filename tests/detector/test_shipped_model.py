@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,21 +60,27 @@ def test_the_files_are_those_of_the_list_and_small() -> None:
     assert sum(path.stat().st_size for path in files.values()) <= 45e6
 
 
-NOT_YET = {  # a model that finds them makes these fail, so that they are taken off the list
+def photos(not_yet: dict[str, str]) -> list[Any]:
+    """The four, marked where they fail: a model that finds them makes these tests fail, so that the marks go."""
+    return [
+        pytest.param(photo, marks=pytest.mark.xfail(reason=not_yet[photo], strict=True))
+        if photo in not_yet
+        else photo
+        for photo in sorted(OBJECTS)
+    ]
+
+
+ONE_NOT_YET = {
     "coffee.png": "nothing scores enough, and a bowl more than the cup",
-    "astronaut.png": "a neck brace scores higher than the person",
+    "astronaut.png": "the helmet that she holds, and the neck brace, score higher than the person",
+}
+SIX_NOT_YET = {
+    "coffee.png": "the cup is first, with boxes that are parts of it",
+    "astronaut.png": "the helmet that she holds scores a little higher than the person",
 }
 
 
-@pytest.mark.parametrize(
-    "photo",
-    [
-        pytest.param(photo, marks=pytest.mark.xfail(reason=NOT_YET[photo], strict=True))
-        if photo in NOT_YET
-        else photo
-        for photo in sorted(OBJECTS)
-    ],
-)
+@pytest.mark.parametrize("photo", photos(ONE_NOT_YET))
 def test_one_model_puts_the_object_first(photo: str, detector: RCNN) -> None:
     assert_first(detector, photo)
 
@@ -92,7 +99,7 @@ def test_the_six_see_a_box_in_six_ways() -> None:
     assert len(looks) == 6
 
 
-@pytest.mark.parametrize("photo", sorted(OBJECTS))
+@pytest.mark.parametrize("photo", photos(SIX_NOT_YET))
 def test_six_models_put_the_object_first(photo: str, six: RCNN) -> None:
     assert_first(six, photo)
 
