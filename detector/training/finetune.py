@@ -39,6 +39,7 @@ from detector.training.teacher import (
     opinions_of_pixels,
 )
 from detector.training.validation import mean_ap_of
+from detector.training.without_lrn import without_lrn
 from detector.weights import MODEL_FILE
 
 
@@ -57,6 +58,7 @@ class Finetuning:
         freeze: The stage up to which weights stay as they are; None trains everything.
         cache: Compute the features of the frozen stages once and keep them on disk.
         auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
+        lrn: Keep local response normalisation; a network without starts with constant factors in its place.
         cache_mirrored: Also those of mirrored regions, at twice the work and space.
         head: `classes` starts from the means of the rows of the classification layer, `random` from nothing;
             `members` keeps these 1000 rows and sums them up into the 200 classes (`class_scores.MemberLogits`).
@@ -101,6 +103,7 @@ class Finetuning:
     cache: bool = False
     cache_mirrored: bool = False
     auxiliary: bool = False
+    lrn: bool = True
     head: Literal["classes", "members", "random"] = "classes"
     quality: bool = False
     quality_weight: float = 1.0
@@ -178,6 +181,14 @@ def _check(config: Finetuning) -> None:
         raise ValueError(
             "--auxiliary looks at the 200 classes, and --head members has 1000: choose one of them"
         )
+    if not config.lrn and config.freeze is not None:
+        raise ValueError(
+            "--no-lrn changes the first stages, which then have to learn, and --freeze keeps them as they are"
+        )
+    if not config.lrn and config.auxiliary:
+        raise ValueError(
+            "--auxiliary classifiers belong to the network with LRN, and --no-lrn takes that away"
+        )
     check_iou(background_iou=config.background_iou)
     for name in ("teacher_trust", "label_share"):
         if not 0 <= getattr(config, name) <= 1:
@@ -248,6 +259,8 @@ def _prepare(
             colour_strength=config.colour_strength,
             teacher=teacher,
         )
+    if not config.lrn:
+        network = without_lrn(network, classifier.normalize(batches.batch(0, slice(None)).inputs))
     return _Prepared(classifier, name, network, batches, table)
 
 

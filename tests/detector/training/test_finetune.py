@@ -184,6 +184,16 @@ def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
     assert len(load_weights(path).classes) == 2
 
 
+def test_lrn_goes_and_the_rest_learns(config: Finetuning) -> None:
+    path = finetune(
+        replace(config, cache=False, freeze=None, lrn=False, fit=replace(config.fit, steps=2)), QUIET
+    )
+    assert path is not None
+    network, before = load_weights(path).network, load_network(Path(config.weights or ""))[0]
+    assert isinstance(network, GoogLeNet) and network.architecture.norm == "none"
+    assert not torch.equal(network.state_dict()["conv1.weight"], before.state_dict()["conv1.weight"])
+
+
 def test_dry_run_and_bad_settings(config: Finetuning) -> None:
     assert finetune(replace(config, dry_run=True), QUIET) is None
     assert not (Path(config.output) / "features.npy").exists()
@@ -197,6 +207,8 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"positives": 0}, "at least 1"),
         ({"balance": 2.0}, "balance is 2.0"),
         ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),
+        ({"lrn": False}, "--freeze keeps them as they are"),
+        ({"lrn": False, "freeze": None, "cache": False, "auxiliary": True}, "--no-lrn takes that away"),
         ({"head": "members", "auxiliary": True, "cache": False}, "--auxiliary looks at the 200 classes"),
     ):
         with pytest.raises(ValueError, match=words):
