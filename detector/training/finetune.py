@@ -39,6 +39,7 @@ from detector.training.teacher import (
     opinions_of_pixels,
 )
 from detector.training.validation import mean_ap_of
+from detector.training.widening import widened
 from detector.training.without_lrn import without_lrn
 from detector.weights import MODEL_FILE
 
@@ -59,6 +60,7 @@ class Finetuning:
         cache: Compute the features of the frozen stages once and keep them on disk.
         auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
         lrn: Keep local response normalisation; a network without starts with constant factors in its place.
+        width: Widen a network without LRN to this factor on the paper's channels; it starts from the same outputs.
         cache_mirrored: Also those of mirrored regions, at twice the work and space.
         head: `classes` starts from the means of the rows of the classification layer, `random` from nothing;
             `members` keeps these 1000 rows and sums them up into the 200 classes (`class_scores.MemberLogits`).
@@ -104,6 +106,7 @@ class Finetuning:
     cache_mirrored: bool = False
     auxiliary: bool = False
     lrn: bool = True
+    width: float | None = None
     head: Literal["classes", "members", "random"] = "classes"
     quality: bool = False
     quality_weight: float = 1.0
@@ -181,9 +184,9 @@ def _check(config: Finetuning) -> None:
         raise ValueError(
             "--auxiliary looks at the 200 classes, and --head members has 1000: choose one of them"
         )
-    if not config.lrn and config.freeze is not None:
+    if (not config.lrn or config.width) and config.freeze is not None:
         raise ValueError(
-            "--no-lrn changes the first stages, which then have to learn, and --freeze keeps them as they are"
+            "--no-lrn and --width change all stages, which then have to learn, and --freeze keeps them as they are"
         )
     if not config.lrn and config.auxiliary:
         raise ValueError(
@@ -261,6 +264,8 @@ def _prepare(
         )
     if not config.lrn:
         network = without_lrn(network, classifier.normalize(batches.batch(0, slice(None)).inputs))
+    if config.width is not None:
+        network = widened(network, config.width, seed=config.seed)
     return _Prepared(classifier, name, network, batches, table)
 
 

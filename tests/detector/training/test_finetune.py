@@ -184,14 +184,16 @@ def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
     assert len(load_weights(path).classes) == 2
 
 
-def test_lrn_goes_and_the_rest_learns(config: Finetuning) -> None:
+def test_lrn_goes_and_a_wider_network_learns(config: Finetuning) -> None:
     path = finetune(
-        replace(config, cache=False, freeze=None, lrn=False, fit=replace(config.fit, steps=2)), QUIET
+        replace(config, cache=False, freeze=None, lrn=False, width=0.375, fit=replace(config.fit, steps=2)),
+        QUIET,
     )
     assert path is not None
     network, before = load_weights(path).network, load_network(Path(config.weights or ""))[0]
-    assert isinstance(network, GoogLeNet) and network.architecture.norm == "none"
-    assert not torch.equal(network.state_dict()["conv1.weight"], before.state_dict()["conv1.weight"])
+    assert isinstance(network, GoogLeNet) and network.architecture == Architecture(norm="none", width=0.375)
+    wide, narrow = network.state_dict()["conv1.weight"], before.state_dict()["conv1.weight"]
+    assert not torch.equal(wide[: len(narrow)], narrow)
 
 
 def test_dry_run_and_bad_settings(config: Finetuning) -> None:
