@@ -18,7 +18,7 @@ def start_weights(
     context: int | None = None,
     crop: Literal["warp", "square"] | None = None,
 ) -> tuple[RegionClassifier, str]:
-    """The classifier to start from and its name.
+    """The classifier to start from and its name, of a file with its folder.
 
     Args:
         size: Side of its regions in pixels, from now on; None: as its weights want.
@@ -40,7 +40,8 @@ def start_weights(
         raise ValueError(f"--size is {size}, but must be at least 32")
     around = round(before.context * side / before.size) if context is None else context
     classifier.preprocessing = replace(before, size=side, context=around, crop=crop or before.crop)
-    return classifier, describe(source)
+    # What is told of a model's origin goes with it to other machines, whose folders are none of this one's.
+    return classifier, "/".join(source.parts[-2:]) if isinstance(source, Path) else describe(source)
 
 
 def stage_name(network: GoogLeNet, name: str) -> str:

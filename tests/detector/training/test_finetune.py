@@ -194,6 +194,8 @@ def test_lrn_goes_and_a_wider_network_learns(config: Finetuning) -> None:
     assert isinstance(network, GoogLeNet) and network.architecture == Architecture(norm="none", width=0.375)
     wide, narrow = network.state_dict()["conv1.weight"], before.state_dict()["conv1.weight"]
     assert not torch.equal(wide[: len(narrow)], narrow)
+    _, card = load_network(path)
+    assert card.origin.endswith(f" from {'/'.join(Path(config.weights or '').parts[-2:])}")
 
 
 def test_dry_run_and_bad_settings(config: Finetuning) -> None:
