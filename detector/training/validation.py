@@ -28,7 +28,7 @@ def mean_ap_of(
 ) -> Callable[[nn.Module], float]:
     """A function from a network to its mean AP at IoU 0.5 on images with stored proposals.
 
-    Boxes to ignore count as crowds of every class.
+    Boxes to ignore count as crowds of every class. Of an image, only the classes count whose instances are all known.
 
     Args:
         boxes: (N, 4) of each image.
@@ -48,15 +48,16 @@ def mean_ap_of(
         for position in range(here.rank, len(training_set), here.count):
             image = training_set.images[position]
             found = detector(image.pixels(), boxes=boxes[position])
+            known = image.labelled[found.labels]
             ignored = np.flatnonzero(image.labels == IGNORE)
-            objects = np.flatnonzero(image.labels != IGNORE)
+            objects = np.flatnonzero((image.labels != IGNORE) & image.labelled[image.labels])
             everywhere = np.repeat(ignored, len(classes))
             rows = np.concatenate((objects, everywhere))
             evaluator.update(
                 position,
-                boxes=found.boxes,
-                scores=found.scores,
-                labels=found.labels,
+                boxes=found.boxes[known],
+                scores=found.scores[known],
+                labels=found.labels[known],
                 true_boxes=image.boxes[rows],
                 true_labels=np.concatenate(
                     (image.labels[objects], np.tile(np.arange(len(classes)), len(ignored)))
