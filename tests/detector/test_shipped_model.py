@@ -75,7 +75,8 @@ ONE_NOT_YET = {
     "astronaut.png": "the helmet that she holds, and the neck brace, score higher than the person",
 }
 SIX_NOT_YET = {
-    "coffee.png": "the cup is first, with boxes that are parts of it, and its own box is called a bowl"
+    "coffee.png": "the cup is first, with boxes that are parts of it",
+    "astronaut.png": "the neck brace scores as much as the person, by a hair more",
 }
 
 
