@@ -27,7 +27,7 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 def argument_parser() -> ArgumentParser:
     """One subcommand a kind of training, whose options are the fields of its configuration."""
     from detector.training.classify import Pretraining
-    from detector.training.finetune import Finetuning
+    from detector.training.finetuning import Finetuning
     from detector.training.objectness import ObjectnessTraining
     from detector.training.options import add_training_options
     from detector.training.svm_job import SVMTraining
@@ -55,7 +55,8 @@ def train(arguments: Namespace) -> int:
     from rich.console import Console
 
     from detector.training.classify import Pretraining, pretrain
-    from detector.training.finetune import Finetuning, finetune
+    from detector.training.finetune import finetune
+    from detector.training.finetuning import Finetuning
     from detector.training.objectness import ObjectnessTraining, train_objectness
     from detector.training.options import training_configuration
     from detector.training.svm_job import SVMTraining, train_svms

@@ -1,7 +1,7 @@
 """From a classifier to a detector: the regions of annotated images teach it classes, background and fit."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -11,25 +11,27 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from detector.architecture import Architecture
 from detector.class_scores import MemberLogits, MemberScores, QualityScores
 from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet, Logits
 from detector.region_classifier import Normalize, RegionClassifier
-from detector.runtime import RuntimeName, choose_runtime
+from detector.runtime import choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
 from detector.training.batches import Batches, FeatureBatches, PixelBatches
 from detector.training.checkpoint import FILE
-from detector.training.data import DataConfig, read_regions, read_with_boxes
+from detector.training.data import read_regions, read_with_boxes
 from detector.training.display import bar
 from detector.training.features import StageFeatures, cached_features, region_features, source_of
-from detector.training.fit import FitConfig, fit
+from detector.training.finetuning import Finetuning, check
+from detector.training.fit import fit
 from detector.training.head import detection_head, member_head
 from detector.training.losses import RegionTargets, region_losses
 from detector.training.problems import Problems
 from detector.training.processes import Processes, processes, was_restarted
 from detector.training.region_picture import write_region_picture
-from detector.training.sampling import BatchPlan, RegionTable, check_iou, table_summary, thinned
+from detector.training.sampling import BatchPlan, RegionTable, table_summary, thinned
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.teacher import (
     Teacher,
@@ -39,99 +41,9 @@ from detector.training.teacher import (
     opinions_of_pixels,
 )
 from detector.training.validation import mean_ap_of
-from detector.training.widening import widened
-from detector.training.without_lrn import without_lrn
+from detector.training.widening import widened, wider
+from detector.training.without_lrn import lrn_free, without_lrn
 from detector.weights import MODEL_FILE
-
-
-@dataclass(frozen=True)
-class Finetuning:
-    """A run of `train.py finetune`.
-
-    Attributes:
-        data: Annotated images and proposals.
-        validation: Images to measure mAP on; none by default.
-        fit: The learning itself.
-        weights: What training starts from, as for detection.
-        output: Folder of the model and what belongs to it.
-        keep: Folder of the proposals, features and teacher's opinions, which runs on the same data can share; the
-            output folder by default.
-        freeze: The stage up to which weights stay as they are; None trains everything.
-        cache: Compute the features of the frozen stages once and keep them on disk.
-        auxiliary: Train with the paper's two auxiliary classifiers, which start from nothing.
-        lrn: Keep local response normalisation; a network without starts with constant factors in its place.
-        width: Widen a network without LRN to this factor on the paper's channels; it starts from the same outputs.
-        cache_mirrored: Also those of mirrored regions, at twice the work and space.
-        head: `classes` starts from the means of the rows of the classification layer, `random` from nothing;
-            `members` keeps these 1000 rows and sums them up into the 200 classes (`class_scores.MemberLogits`).
-        quality: Also learn to predict a region's IoU, which scores are multiplied with.
-        quality_weight: Of its loss.
-        teacher_weight: How much regions of unlabelled classes hold on to the teacher's zero-shot scores.
-        teacher: The weights that give these, looking at regions as they want; those that training starts from by
-            default.
-        label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
-            that few classes have boxes for stays a judge of the others.
-        teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
-            background: zero-shot scores know no background, and few regions show an object that has no box.
-        balance: How much rarer classes count more among the objects: 0 draws every region equally often, 1 every
-            class.
-        positives: Object regions in a batch.
-        backgrounds: Background regions in a batch.
-        background_iou: Only background regions below this IoU with every object are drawn.
-        max_positives: Most proposals on objects of an image that are used, besides the annotated boxes.
-        max_backgrounds: Most background regions of an image that are used.
-        mirror: Mirror half of the regions.
-        colour_strength: Of random brightness, contrast and saturation.
-        dropout: Share of the pooled features that is dropped.
-        size: Side of a region in pixels; None takes that of the weights.
-        context: Pixels of surroundings on each side of a region; None takes that of the weights, in proportion.
-        crop: `warp` stretches a box to the square, `square` takes the square around its longer side; None takes that
-            of the weights.
-        batch_size: Regions at a time when features are computed.
-        runtime: How the network runs when features are computed, see `detector.runtime`.
-        device: `auto` takes a GPU if there is one.
-        seed: Of every random choice.
-        resume: Go on from the checkpoint in the output folder.
-        dry_run: Read the data, draw the picture of regions, and stop.
-    """
-
-    data: DataConfig = field(default_factory=DataConfig)
-    validation: DataConfig = field(default_factory=DataConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-    weights: str | None = None
-    output: str = "finetuned"
-    keep: str | None = None
-    freeze: str | None = None
-    cache: bool = False
-    cache_mirrored: bool = False
-    auxiliary: bool = False
-    lrn: bool = True
-    width: float | None = None
-    head: Literal["classes", "members", "random"] = "classes"
-    quality: bool = False
-    quality_weight: float = 1.0
-    teacher_weight: float = 0.0
-    teacher: str | None = None
-    teacher_trust: float = 1.0
-    label_share: float = 1.0
-    balance: float = 0.0
-    positives: int = 32
-    backgrounds: int = 96
-    background_iou: float = 1.0
-    max_positives: int = 30
-    max_backgrounds: int = 100
-    mirror: bool = True
-    colour_strength: float = 0.0
-    dropout: float = 0.4
-    size: int | None = None
-    context: int | None = None
-    crop: Literal["warp", "square"] | None = None
-    batch_size: int = 8
-    runtime: RuntimeName = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
-    resume: bool = False
-    dry_run: bool = False
 
 
 class Trainee(nn.Module):
@@ -157,7 +69,7 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
     Raises:
         OSError, ValueError: What keeps a detector from being made, in one sentence.
     """
-    _check(config)
+    check(config)
     device = choose_device(config.device)
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:
@@ -173,32 +85,6 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
         if config.dry_run:
             return None
         return _train(config, prepared, output, quiet, device, here)
-
-
-def _check(config: Finetuning) -> None:
-    if config.cache and config.freeze is None:
-        raise ValueError("--cache keeps the features of frozen stages: name the last of them with --freeze")
-    if config.auxiliary and config.cache:
-        raise ValueError("--auxiliary looks at stages in the middle of the network, and --cache skips these")
-    if config.auxiliary and config.head == "members":
-        raise ValueError(
-            "--auxiliary looks at the 200 classes, and --head members has 1000: choose one of them"
-        )
-    if (not config.lrn or config.width) and config.freeze is not None:
-        raise ValueError(
-            "--no-lrn and --width change all stages, which then have to learn, and --freeze keeps them as they are"
-        )
-    if not config.lrn and config.auxiliary:
-        raise ValueError(
-            "--auxiliary classifiers belong to the network with LRN, and --no-lrn takes that away"
-        )
-    check_iou(background_iou=config.background_iou)
-    for name in ("teacher_trust", "label_share"):
-        if not 0 <= getattr(config, name) <= 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
-    if not 0 <= config.dropout < 1:
-        raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -219,6 +105,7 @@ def _prepare(
     if config.freeze is not None:
         assert isinstance(classifier.network, GoogLeNet)
         stage_name(classifier.network, config.freeze)  # a wrong one is said before the long work
+    _architecture(config, classifier)  # likewise
     console.print(f"start: {name}", soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(
@@ -267,6 +154,14 @@ def _prepare(
     if config.width is not None:
         network = widened(network, config.width, seed=config.seed)
     return _Prepared(classifier, name, network, batches, table)
+
+
+def _architecture(config: Finetuning, classifier: RegionClassifier) -> Architecture:
+    """Of the network that will have learnt."""
+    assert isinstance(classifier.network, GoogLeNet)
+    start = classifier.network.architecture
+    plain = start if config.lrn else lrn_free(start)
+    return plain if config.width is None else wider(plain, config.width)
 
 
 def _with_head(

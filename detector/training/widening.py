@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detector.architecture import TABLE_1
+from detector.architecture import TABLE_1, Architecture
 from detector.googlenet import GoogLeNet
 
 
@@ -21,6 +21,21 @@ class Copies(NamedTuple):
     share: Tensor  # (W,) how much of it counts: 1 in all for the copies of a channel
 
 
+def wider(architecture: Architecture, width: float) -> Architecture:
+    """The same with another width.
+
+    Raises:
+        ValueError: It has norms, which would see the copies, no Inception modules with reductions, or more width.
+    """
+    if architecture.norm != "none" or not architecture.reductions:
+        raise ValueError("--width needs a network without LRN and without batch norm: see --no-lrn")
+    if width < architecture.width:
+        raise ValueError(
+            f"--width is {width}, but must be at least {architecture.width}, the width of the first weights"
+        )
+    return replace(architecture, width=width)
+
+
 @torch.no_grad()
 def widened(network: GoogLeNet, width: float, *, seed: int) -> GoogLeNet:
     """A network of another `width` and the same outputs.
@@ -28,23 +43,13 @@ def widened(network: GoogLeNet, width: float, *, seed: int) -> GoogLeNet:
     The copies of a channel count unequally, by chance: so they get different gradients, and become different.
 
     Args:
-        network: Without norms, which would see the copies, and with Inception modules with reductions.
+        network: Without auxiliary classifiers.
 
     Raises:
-        ValueError: Another structure, or a smaller width than it has.
+        ValueError: As `wider`.
     """
     before = network.architecture
-    if before.norm != "none" or not before.reductions or network.auxiliary:
-        raise ValueError(
-            "--width needs a network without LRN, batch norm and auxiliary classifiers: see --no-lrn"
-        )
-    if width < before.width:
-        raise ValueError(
-            f"--width is {width}, but must be at least {before.width}, the width of the first weights"
-        )
-    wide = GoogLeNet(
-        network.num_classes, architecture=replace(before, width=width), dropout=network.dropout.p
-    )
+    wide = GoogLeNet(network.num_classes, architecture=wider(before, width), dropout=network.dropout.p)
     generator = torch.Generator().manual_seed(seed)
 
     def widen(path: str, inputs: Copies) -> Copies:
@@ -79,11 +84,11 @@ def widened(network: GoogLeNet, width: float, *, seed: int) -> GoogLeNet:
     return wide
 
 
-def copies(channels: int, wider: int, generator: torch.Generator) -> Copies:
-    """All `channels` once, and as many by chance that there are `wider`."""
-    more = torch.randint(channels, (wider - channels,), generator=generator)
+def copies(channels: int, count: int, generator: torch.Generator) -> Copies:
+    """All `channels` once, and as many of them again, by chance, as make `count`."""
+    more = torch.randint(channels, (count - channels,), generator=generator)
     source = torch.cat([torch.arange(channels), more])
-    amount = 0.5 + torch.rand(wider, generator=generator)
+    amount = 0.5 + torch.rand(count, generator=generator)
     return Copies(source, amount / torch.zeros(channels).index_add_(0, source, amount)[source])
 
 

@@ -9,8 +9,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
 from detector.inception import Inception
+
+
+def lrn_free(architecture: Architecture) -> Architecture:
+    """The same without LRN.
+
+    Raises:
+        ValueError: It has none, or no Inception modules with reductions.
+    """
+    if architecture.norm != "lrn" or not architecture.reductions:
+        raise ValueError("--no-lrn starts from a network with LRN, and the first weights are of another")
+    return replace(architecture, norm="none")
 
 
 @torch.no_grad()
@@ -22,14 +34,10 @@ def without_lrn(network: GoogLeNet, images: Tensor) -> GoogLeNet:
         images: Normalised regions (R, 3, S, S) for whose activations the factors are the best, in least squares.
 
     Raises:
-        ValueError: The network has no LRN, or another structure.
+        ValueError: As `lrn_free`.
     """
-    architecture = network.architecture
-    if architecture.norm != "lrn" or not architecture.reductions or network.auxiliary:
-        raise ValueError("--no-lrn starts from a network with LRN and without auxiliary classifiers")
-    plain = GoogLeNet(
-        network.num_classes, architecture=replace(architecture, norm="none"), dropout=network.dropout.p
-    )
+    architecture = lrn_free(network.architecture)
+    plain = GoogLeNet(network.num_classes, architecture=architecture, dropout=network.dropout.p)
     plain.classifier = network.classifier  # maybe with more outputs than there are classes
     plain.load_state_dict(network.state_dict())
     plain.to(images.device)

@@ -25,7 +25,8 @@ from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
 from detector.training.batches import FeatureBatches
 from detector.training.data import DataConfig, read_regions
-from detector.training.finetune import Finetuning, finetune
+from detector.training.finetune import finetune
+from detector.training.finetuning import Finetuning
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
 from detector.training.sampling import BatchPlan
@@ -212,7 +213,8 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"balance": 2.0}, "balance is 2.0"),
         ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),
         ({"lrn": False}, "--freeze keeps them as they are"),
-        ({"lrn": False, "freeze": None, "cache": False, "auxiliary": True}, "--no-lrn takes that away"),
+        ({"width": 0.5, "freeze": None, "cache": False}, "see --no-lrn"),
+        ({"lrn": False, "freeze": None, "cache": False, "auxiliary": True}, "--no-lrn and --width change it"),
         ({"head": "members", "auxiliary": True, "cache": False}, "--auxiliary looks at the 200 classes"),
     ):
         with pytest.raises(ValueError, match=words):
