@@ -50,7 +50,7 @@ def read_annotations(path: str | Path) -> Annotations:
     images = _image_set(path, file.images)
     categories = _categories(path, file.categories)
     records = file.records
-    _check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX)
+    check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX)
     ids, image_ids, category_ids, crowd = records.whole
     if (records.present & HAS_ID).all() and len(np.unique(ids)) != len(ids):
         repeated = ids[np.argsort(ids, kind="stable")]
@@ -93,7 +93,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     records = file.records
     if not len(records.scores):
         raise ValueError(f"{path}: no detections in it")
-    _check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
+    check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
     _, image_ids, category_ids, _ = records.whole
     if file.images is not None:
         own_images = _image_set(path, file.images)
@@ -228,7 +228,15 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
     )
 
 
-def _check_records(path: str | Path, records: Records, needed: int) -> None:
+def check_records(path: str | Path, records: Records, needed: int) -> None:
+    """Refuse entries of a file that lack what is needed, or whose boxes or scores are no numbers that can be meant.
+
+    Args:
+        needed: HAS_IMAGE | HAS_BOX | ...
+
+    Raises:
+        ValueError: Naming the first such entry.
+    """
     lacking = (records.present & needed) != needed
     if lacking.any():
         row = int(np.argmax(lacking))

@@ -1,4 +1,4 @@
-"""Train: SVMs on few photos, fine-tuning of a detector, pretraining of a classifier.
+"""Train: SVMs on few photos, fine-tuning of a detector, pretraining of a classifier, boxes from labels.
 
 examples:
   python tools/train.py svm --annotations instances.json --images photos/ --output my_detector
@@ -6,6 +6,7 @@ examples:
   python tools/train.py finetune --config configs/finetune_small.yaml --annotations instances.json --images photos/
   python tools/train.py finetune --config configs/finetune_small.yaml --output finetuned --resume
   python tools/train.py classify --config configs/pretrain_imagenet.yaml --images ILSVRC/Data/CLS-LOC/train
+  python tools/train.py boxes --detections outputs/detections.json --image-labels photos.csv --output boxes.json
   torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml --output finetuned
 
 `python tools/train.py SUBCOMMAND --help` lists the options of each; --config reads them from a YAML file such as
@@ -26,6 +27,7 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 def argument_parser() -> ArgumentParser:
     """One subcommand a kind of training, whose options are the fields of its configuration."""
+    from detector.training.boxes_from_labels import BoxesFromLabels
     from detector.training.classify import Pretraining
     from detector.training.finetuning import Finetuning
     from detector.training.objectness import ObjectnessTraining
@@ -39,6 +41,7 @@ def argument_parser() -> ArgumentParser:
         "classify": (Pretraining, "a classifier from whole images, the paper's recipe"),
         "finetune": (Finetuning, "a detector from a classifier, by the regions of annotated images"),
         "objectness": (ObjectnessTraining, "which boxes a trained detector should look at first"),
+        "boxes": (BoxesFromLabels, "boxes for images of known classes, where a detector sees these best"),
     }
     for name, (configuration, text) in kinds.items():
         command = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
@@ -54,6 +57,7 @@ def train(arguments: Namespace) -> int:
     """Run the subcommand and say what came of it."""
     from rich.console import Console
 
+    from detector.training.boxes_from_labels import BoxesFromLabels, make_boxes
     from detector.training.classify import Pretraining, pretrain
     from detector.training.finetune import finetune
     from detector.training.finetuning import Finetuning
@@ -63,6 +67,9 @@ def train(arguments: Namespace) -> int:
 
     console = Console(stderr=True, highlight=False)
     options = arguments[arguments.command]
+    if arguments.command == "boxes":
+        print(f"boxes: {make_boxes(training_configuration(options, BoxesFromLabels), console)}")
+        return 0
     if arguments.command == "svm":
         path = train_svms(training_configuration(options, SVMTraining), console)
     elif arguments.command == "classify":

@@ -1,6 +1,7 @@
 """Images that are known to show an object, but not where: ImageNet's labels without boxes."""
 
 import csv
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,28 +24,34 @@ def read_image_labels(
     """
     path = Path(path)
     positions = {kind.id: position for position, kind in enumerate(classes)}
-    images: list[AnnotatedImage] = []
-    with path.open(newline="", encoding="utf-8") as file:
+    images = [
+        _labelled_image(path.with_suffix("") / name, name, positions, known, problems)
+        for name, known in label_rows(path, positions, problems)
+    ]
+    return TrainingSet(classes, tuple(image for image in images if image is not None))
+
+
+def label_rows(path: str | Path, ids: Container[int], problems: Problems) -> Iterator[tuple[str, int]]:
+    """The lines of a CSV file with the columns `file` and `det_id`; those of classes not among `ids` are problems.
+
+    Raises:
+        OSError, ValueError: No such file, no such columns, or problems are refused.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if not {"file", "det_id"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{path}: its first line must name the columns `file` and `det_id`")
         for row in rows:
-            image = _labelled_image(path, row, positions, problems)
-            if image is not None:
-                images.append(image)
-    return TrainingSet(classes, tuple(images))
+            name, known = row["file"], row["det_id"]
+            if known is not None and known.isdigit() and int(known) in ids:
+                yield name, int(known)
+            else:
+                problems.add("unknown class", f"{path}: {name} has class {known!r}, which is none of ours")
 
 
 def _labelled_image(
-    path: Path, row: dict[str, str], positions: dict[int, int], problems: Problems
+    file: Path, name: str, positions: dict[int, int], known: int, problems: Problems
 ) -> AnnotatedImage | None:
-    file = path.with_suffix("") / row["file"]
-    label = positions.get(int(row["det_id"])) if row["det_id"].isdigit() else None
-    if label is None:
-        problems.add(
-            "unknown class", f"{path}: {row['file']} has class {row['det_id']!r}, which is none of ours"
-        )
-        return None
     try:
         width, height = image_size(file)
     except OSError as error:
@@ -52,4 +59,5 @@ def _labelled_image(
         return None
     whole = np.array([[0, 0, width, height]])
     nothing = np.zeros(len(positions), np.bool_)
-    return annotated_image(row["file"], file, whole, np.array([label]), nothing, problems, drawn=False)
+    label = np.array([positions[known]])
+    return annotated_image(name, file, whole, label, nothing, problems, drawn=False)
