@@ -1,9 +1,8 @@
 """Boxes for images of which only the class is known: where a detector sees it best.
 
 Self-training with the class as a check: a detector that has learnt the boxes of some classes knows something of the
-others, once it is told what to look for. Of 48 held-out images with one object, of classes that it has learnt, the
-best box of the shipped model for the class is right (IoU >= 0.5) in nine of ten; of other classes it takes parts, or
-the whole image, more often.
+others, once it is told what to look for. Of classes that it has learnt its best box is mostly right; of others it takes
+parts, or the whole image, more often.
 """
 
 import json
