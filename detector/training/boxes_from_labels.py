@@ -60,29 +60,15 @@ def make_boxes(config: BoxesFromLabels, console: Console) -> Path:
         raise ValueError(
             f"{config.detections}: no `images` and `categories`, expected what tools/detect.py writes"
         )
+    _check_rows(config.detections, found.images, {"id": int, "file_name": str})
+    _check_rows(config.detections, found.categories, {"id": int})
     check_records(config.detections, found.records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
     problems = Problems(report=lambda line: console.print(f"left out: {line}", soft_wrap=True))
     labels: dict[str, set[int]] = {}
-    for name, label in label_rows(
-        config.image_labels, {int(row["id"]) for row in found.categories}, problems
-    ):
+    ids = {int(row["id"]) for row in found.categories}
+    for name, label in label_rows(config.image_labels, ids, problems):
         labels.setdefault(name, set()).add(label)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image, rows in _by_image(found):
-        known = labels.pop(str(image["file_name"]), None)
-        if known is None:
-            continue
-        chosen = _annotations(config, found, rows, known)
-        if chosen is None:
-            problems.add("image without a box", f"{image['file_name']}: nothing looks like its label")
-            continue
-        images.append(image | {"labelled_classes": sorted(known)})
-        annotations += [
-            {"id": len(annotations) + n, "image_id": image["id"]} | a for n, a in enumerate(chosen, 1)
-        ]
-    for name in labels:
-        problems.add("label without image", f"{config.image_labels}: {name} is not in {config.detections}")
+    images, annotations = _boxes(config, found, labels, problems)
     if not images:
         raise ValueError(f"no box for any image of {config.image_labels} ({problems.summary()})")
     with writing(config.output) as file:
@@ -97,12 +83,45 @@ def make_boxes(config: BoxesFromLabels, console: Console) -> Path:
     return Path(config.output)
 
 
+def _check_rows(path: str, rows: list[dict[str, Any]], kinds: dict[str, type]) -> None:
+    for row in rows:
+        for name, kind in kinds.items():
+            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+                raise ValueError(f"{path}: {row!r} has no `{name}` as tools/detect.py writes it")
+
+
+def _boxes(
+    config: BoxesFromLabels, found: CocoFile, labels: dict[str, set[int]], problems: Problems
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """COCO's `images` and `annotations`, of the images whose classes are known."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image, rows in _by_image(found):
+        known = labels.get(image["file_name"])
+        if known is None:
+            continue
+        chosen = _annotations(config, found, rows, known)
+        if chosen is None:
+            problems.add("image without a box", f"{image['file_name']}: nothing looks like its label")
+            continue
+        images.append(image | {"labelled_classes": sorted(known)})
+        annotations += [
+            {"id": number, "image_id": image["id"]} | annotation
+            for number, annotation in enumerate(chosen, len(annotations) + 1)
+        ]
+    for name in sorted(labels.keys() - {image["file_name"] for image in found.images or ()}):
+        problems.add("label without image", f"{config.image_labels}: {name} is not in {config.detections}")
+    return images, annotations
+
+
 def _by_image(found: CocoFile) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Every image with the positions of its detections, best first."""
-    _, image_ids, _, _ = found.records.whole
-    best_first = np.argsort(-found.records.scores, kind="stable")
+    image_ids = found.records.whole[1]
+    order = np.lexsort((-found.records.scores, image_ids))  # the images one after the other
+    sorted_ids = image_ids[order]
     for image in found.images or ():
-        yield image, best_first[image_ids[best_first] == int(image["id"])]
+        first, end = np.searchsorted(sorted_ids, (image["id"], image["id"] + 1))
+        yield image, order[first:end]
 
 
 def _annotations(

@@ -119,3 +119,14 @@ def test_a_list_of_results_names_no_images(photos: BoxesFromLabels) -> None:
     Path(photos.detections).write_text(json.dumps(content["annotations"]))
     with pytest.raises(ValueError, match="no `images` and `categories`"):
         make_boxes(photos, QUIET)
+
+
+@pytest.mark.parametrize(
+    ("part", "lacking"), [("images", "id"), ("images", "file_name"), ("categories", "id")]
+)
+def test_a_row_without_what_it_needs_is_named(photos: BoxesFromLabels, part: str, lacking: str) -> None:
+    content = json.loads(Path(photos.detections).read_text())
+    del content[part][1][lacking]
+    Path(photos.detections).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"has no `{lacking}`"):
+        make_boxes(photos, QUIET)
