@@ -75,8 +75,8 @@ ONE_NOT_YET = {
     "astronaut.png": "the helmet that she holds, and the neck brace, score higher than the person",
 }
 SIX_NOT_YET = {
-    "coffee.png": "the cup is first, with boxes that are parts of it",
-    "astronaut.png": "the neck brace scores as much as the person, by a hair more",
+    "coffee.png": "the cup in its saucer is a bowl, by a hair more than a cup",
+    "astronaut.png": "the neck brace and the helmet that she holds score higher than the person",
 }
 
 
@@ -90,13 +90,14 @@ def six() -> RCNN:
     return build_detector(replace(read_config(CONFIGS / "ensemble6.yaml"), score_threshold=0.1))
 
 
-def test_the_six_see_a_box_in_six_ways() -> None:
+def test_the_six_differ_in_how_they_see_a_box_or_in_what_they_learnt_from() -> None:
     config = read_config(CONFIGS / "ensemble6.yaml")
     assert isinstance(config.weights, list) and len(set(config.weights)) == 6
     cards = [read_weights_file(MODELS / f"{name}.safetensors")[1] for name in config.weights]
     assert [card.name for card in cards] == config.weights
-    looks = {(card.preprocessing.size, card.preprocessing.context, card.preprocessing.crop) for card in cards}
-    assert len(looks) == 6
+    looks = [(card.preprocessing.size, card.preprocessing.context, card.preprocessing.crop) for card in cards]
+    # Only the first and the third look alike: they differ in what they have learnt from.
+    assert len(set(looks)) == 5 and looks[0] == looks[2]
 
 
 @pytest.mark.parametrize("photo", photos(SIX_NOT_YET))
