@@ -55,7 +55,10 @@ def targets_of(table: RegionTable, rows: np.ndarray, teacher: Teacher | None = N
     if teacher is None:
         return truth
     opinion = torch.from_numpy(teacher.probabilities[rows].astype(np.float32))
-    shares = torch.full((len(rows),), teacher.label_share) if teacher.label_share < 1 else None
+    shares = None
+    if teacher.label_shares is not None:
+        of_label = np.append(teacher.label_shares, np.float32(1))  # background has no label to share
+        shares = torch.from_numpy(of_label[table.labels[rows]])
     weights = torch.full((len(rows),), teacher.weight)
     return RegionTargets(truth.possible, truth.ious, truth.fit_known, opinion, weights, shares)
 

@@ -37,6 +37,7 @@ from detector.training.teacher import (
     Teacher,
     doubted,
     kept_opinions,
+    label_shares,
     opinions_of_features,
     opinions_of_pixels,
 )
@@ -243,7 +244,8 @@ def _teacher(
         blocks = opinions_of_pixels(judge, run, table, config.batch_size)
     with bar(console, "teacher") as progress:
         opinions = kept_opinions(judge, table, blocks, kept / "teacher.npy", progress=progress)
-    return Teacher(doubted(opinions, table, config.teacher_trust), config.teacher_weight, config.label_share)
+    shares = label_shares(table.training_set.counts(), config.teacher_objects, config.label_share)
+    return Teacher(doubted(opinions, table, config.teacher_trust), config.teacher_weight, shares)
 
 
 def _train(

@@ -36,6 +36,8 @@ class Finetuning:
             default.
         label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
             that few classes have boxes for stays a judge of the others.
+        teacher_objects: How many objects of a class the teacher's opinion is worth: with n of them its label counts
+            n / (n + this), but at least `label_share`; 0 lets `label_share` count for all classes.
         teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
             background: zero-shot scores know no background, and few regions show an object that has no box.
         balance: How much rarer classes count more among the objects: 0 draws every region equally often, 1 every
@@ -79,6 +81,7 @@ class Finetuning:
     teacher: str | None = None
     teacher_trust: float = 1.0
     label_share: float = 1.0
+    teacher_objects: float = 0.0
     balance: float = 0.0
     positives: int = 32
     backgrounds: int = 96
@@ -126,5 +129,7 @@ def check(config: Finetuning) -> None:
         if not 0 <= getattr(config, name) <= 1:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
+    if config.teacher_objects < 0:
+        raise ValueError(f"--teacher-objects is {config.teacher_objects}, but must be 0 or more")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")

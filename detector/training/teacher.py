@@ -25,7 +25,30 @@ class Teacher(NamedTuple):
 
     probabilities: np.ndarray  # (R, C + 1)
     weight: float
-    label_share: float = 1.0  # of a label against the teacher's opinion of an object's class
+    label_shares: np.ndarray | None = (
+        None  # (C,), of a label against the teacher's opinion of an object's class
+    )
+
+
+def label_shares(objects: np.ndarray, teacher_objects: float, least: float) -> np.ndarray | None:
+    """How much a label counts against the teacher's opinion, by class; None where it is all that counts.
+
+    As if the teacher had shown `teacher_objects` more objects of every class: where thousands of boxes tell what a
+    person looks like, a classifier's opinion is noise, and where four tell of the banjo, it is most of what is known.
+
+    Args:
+        objects: (C,) annotated objects of each class.
+        teacher_objects: So many objects the teacher's opinion is worth; 0 leaves `least` alone.
+        least: Share of the labels of the rarest classes, and of all if `teacher_objects` is 0.
+
+    Returns:
+        (C,) float32 of `least`..1.
+    """
+    if teacher_objects:
+        shares = np.maximum(objects / (objects + teacher_objects), least)
+    else:
+        shares = np.full(len(objects), least)
+    return None if (shares == 1).all() else shares.astype(np.float32)
 
 
 def kept_opinions(

@@ -5,13 +5,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_scenes import made_up_set
 from torch import nn
 
 from detector.taxonomy import DET200, DetectionClass, ZeroShotScores
+from detector.training.batches import targets_of
 from detector.training.distortion import centre_crop, crop_box, distort_colours, random_crop
 from detector.training.head import detection_head, members
 from detector.training.losses import RegionTargets, possible_loss, quality_loss, region_losses, teacher_loss
+from detector.training.sampling import region_table
 from detector.training.schedule import Schedule
+from detector.training.teacher import Teacher, label_shares
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(2, 5))
@@ -55,6 +59,26 @@ def test_a_label_and_a_teacher_share_an_object() -> None:
     again = logits.detach().requires_grad_()
     nn.functional.cross_entropy(again, mixed, reduction="sum").backward()
     torch.testing.assert_close(found, again.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_a_label_counts_more_where_many_objects_bear_it() -> None:
+    shares = label_shares(np.array([0, 10, 20, 180]), 20, 0.4)
+    assert shares is not None
+    np.testing.assert_allclose(shares, [0.4, 0.4, 0.5, 0.9])
+    np.testing.assert_allclose(label_shares(np.array([0, 1000]), 0, 0.4), [0.4, 0.4])
+    assert label_shares(np.array([0, 1000]), 0, 1.0) is None
+
+
+def test_the_share_of_a_region_is_that_of_its_label() -> None:
+    image = [[0.0, 0.0, 40.0, 40.0], [50.0, 50.0, 90.0, 90.0]]
+    table = region_table(
+        made_up_set([image], [[1, 0]], [[True, True]]), lambda _: np.array([[0, 50, 30, 90]], np.float32)
+    )
+    teacher = Teacher(np.full((3, 3), 1 / 3, np.float16), 1.0, np.array([0.5, 0.8], np.float32))
+    targets = targets_of(table, np.array([2, 1, 0]), teacher)
+    assert targets.label_share is not None
+    assert targets.label_share.tolist() == pytest.approx([1.0, 0.5, 0.8])
+    assert targets_of(table, np.arange(3), teacher._replace(label_shares=None)).label_share is None
 
 
 def test_teacher_loss_is_zero_where_student_and_teacher_agree() -> None:
