@@ -71,13 +71,10 @@ def photos(not_yet: dict[str, str]) -> list[Any]:
 
 
 ONE_NOT_YET = {
-    "coffee.png": "nothing scores enough, and a bowl more than the cup",
-    "astronaut.png": "the helmet that she holds, and the neck brace, score higher than the person",
+    "coffee.png": "the inside of the cup is a cup, the whole of it scores less",
+    "astronaut.png": "the helmet that she holds scores higher than the person",
 }
-SIX_NOT_YET = {
-    "coffee.png": "the cup in its saucer is a bowl, by a hair more than a cup",
-    "astronaut.png": "the neck brace and the helmet that she holds score higher than the person",
-}
+SIX_NOT_YET = ONE_NOT_YET
 
 
 @pytest.mark.parametrize("photo", photos(ONE_NOT_YET))
