@@ -145,6 +145,7 @@ def fit(
         Steps(batches, done, steps, share),
         batch_size=None,
         num_workers=config.workers,
+        pin_memory=device.type == "cuda",
         # Not forked: a copy of this process would have its locks, but not the threads that hold them.
         multiprocessing_context="spawn" if config.workers else None,
     )

@@ -1,5 +1,6 @@
 """What a region should have scored: softmax over what it may show, expected IoU, and a teacher's opinion."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -36,13 +37,19 @@ class RegionTargets:
 
     def __getitem__(self, rows: slice) -> "RegionTargets":
         """Those of some of the regions."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: part[rows] for name, part in parts.items() if part is not None})
+        return self._each(lambda part: part[rows])
 
     def to(self, device: torch.device) -> "RegionTargets":
         """The same on a device."""
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "RegionTargets":
+        """The same in memory that a GPU copies from by itself; a data loader asks for it."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "RegionTargets":
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
+        return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})
 
 
 def possible_loss(logits: Tensor, possible: Tensor) -> Tensor:
