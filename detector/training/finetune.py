@@ -124,7 +124,7 @@ def _prepare(
         backgrounds=config.backgrounds,
         background_iou=config.background_iou,
         balance=config.balance,
-        seed=config.seed,
+        seed=_order_seed(config),
     )
     if first:
         write_region_picture(
@@ -280,7 +280,7 @@ def _train(
         config.fit,
         folder=output,
         settings=settings,
-        seed=config.seed,
+        seed=_order_seed(config),
         resume=config.resume or (was_restarted() and (output / FILE).is_file()),
         console=console,
         device=device,
@@ -304,6 +304,10 @@ def _train(
         write_weights_file(path, without_auxiliaries(trained.state_dict()), card)
     here.barrier()
     return path
+
+
+def _order_seed(config: Finetuning) -> int:
+    return config.seed if config.order_seed is None else config.order_seed
 
 
 def _outputs(config: Finetuning) -> Literal["members", "quality", "detection"]:

@@ -58,6 +58,8 @@ class Finetuning:
         runtime: How the network runs when features are computed, see `detector.runtime`.
         device: `auto` takes a GPU if there is one.
         seed: Of every random choice.
+        order_seed: Instead of `seed`, of the order and the distortion of regions and of what drops out: so runs that
+            share `keep` see the same regions in orders of their own, as the members of an ensemble should.
         resume: Go on from the checkpoint in the output folder.
         dry_run: Read the data, draw the picture of regions, and stop.
     """
@@ -98,6 +100,7 @@ class Finetuning:
     runtime: RuntimeName = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
+    order_seed: int | None = None
     resume: bool = False
     dry_run: bool = False
 

@@ -96,6 +96,18 @@ def test_worker_processes_give_the_same_bits(config: Finetuning, one_thread: Non
         assert column(plain.output, "loss") == alone
 
 
+def test_an_order_of_its_own_on_shared_features(config: Finetuning, one_thread: None) -> None:
+    shared = replace(config, keep=f"{config.output}-kept", dropout=0.0)
+    losses, made = [], set()
+    for order in (None, 0, 7):
+        run = replace(shared, order_seed=order, output=f"{config.output}-{order}")
+        finetune(run, QUIET)
+        losses.append(column(run.output, "loss"))
+        made.add((Path(shared.keep or "") / "features.npy").stat().st_mtime_ns)
+    assert len(made) == 1
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_feature_files_travel_by_name(config: Finetuning, tmp_path: Path) -> None:
     np.save(tmp_path / "features.npy", np.arange(12, dtype=np.float16).reshape(6, 2))
     table = read_regions(config.data, Problems(), seed=0).select(np.arange(6))
