@@ -42,7 +42,8 @@ class DetectorConfig:
         num_proposals: Boxes scored in each image, best-ranked first; None scores all.
         objectness: Order the boxes by the (first) model's own opinion of them, where it has one, and multiply their
             scores with it.
-        exact: Score every box with every model, whatever `num_proposals` and `cascade` say: the reference.
+        exact: Score every box with every model in float32, whatever `num_proposals`, `cascade` and `precision` say:
+            the reference.
         proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
         classes: Names of the classes to report; None reports all.
         seed: Of the ranking of the proposals.
@@ -64,8 +65,9 @@ class DetectorConfig:
     nms_iou: float = _default("nms_iou")
     score_threshold: float = _default("score_threshold")
     max_detections: int = _default("max_detections")
-    batch_size: int = _default("batch_size")
+    batch_size: int | None = _default("batch_size")
     runtime: Literal["auto", "torch", "openvino"] = _default("runtime")
+    precision: Literal["float32", "tf32", "bfloat16"] = _default("precision")
     proposals: dict[str, Any] = field(default_factory=dict)
 
     def what_decides_the_result(self) -> dict[str, Any]:
@@ -109,6 +111,7 @@ def _scorer(config: DetectorConfig, networks: list[RegionClassifier]) -> Scorer:
             batch_size=config.batch_size,
             runtime=config.runtime,
             device=choose_device(config.device),
+            precision="float32" if config.exact else config.precision,
         )
         for network in networks
     ]

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from detector.command_line import ArgumentParser
 from detector.configuration import DetectorConfig
-from detector.runtime import RuntimeName
+from detector.runtime import Precision, RuntimeName
 from proposals import SelectiveSearch
 
 
@@ -32,14 +32,15 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--max-detections", int, "most detections of an image")
     option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
     option("--objectness", bool, "order boxes by the model's opinion of them, and let it count in the scores")
-    option("--exact", bool, "score every box with every model: the reference")
+    option("--exact", bool, "score every box with every model in float32: the reference")
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
     option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
     option("--context", int | None, "pixels around a box in the region; null: as the network was trained")
     option("--temperature", float, "of the softmax of classification networks (zero-shot)")
     option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")
     option("--runtime", RuntimeName, "auto: OpenVINO on the CPU; torch: the network as it is")
-    option("--batch-size", int, "regions the network sees at a time")
+    option("--precision", Precision, "of the arithmetic; below float32 is faster where it is at home")
+    option("--batch-size", int | None, "regions the network sees at a time; null: what suits the device")
     option("--seed", int, "of the ranking of proposals")
     parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
 

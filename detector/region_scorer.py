@@ -8,11 +8,13 @@ import torch
 
 from detector.region_classifier import RegionClassifier
 from detector.regions import warp_regions
-from detector.runtime import RuntimeName, choose_runtime
+from detector.runtime import Precision, RuntimeName, choose_runtime
 from detector.stage_timer import StageTimer
 from detector.taxonomy import DetectionClass
 
 SCORE_STEP = 2.0**-20  # about a millionth
+_REGIONS = {"cpu": 4}  # at a time: what stays in a CPU's caches
+_REGIONS_ELSEWHERE = 128  # what keeps a GPU busy
 
 # Called with the numbers of regions done and to do
 Progress = Callable[[int, int], None]
@@ -47,9 +49,10 @@ class RegionScorer:
     Args:
         network: What is in a region, and how it wants its regions.
         context: Pixels of surroundings on each side of a region; None for what the network was trained with.
-        batch_size: Regions the network sees at a time.
+        batch_size: Regions the network sees at a time; None for what suits the device.
         runtime: How the network runs, see `detector.runtime`.
         device: Where the network runs.
+        precision: Of its arithmetic, likewise.
     """
 
     def __init__(
@@ -57,17 +60,22 @@ class RegionScorer:
         network: RegionClassifier,
         *,
         context: int | None = None,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         runtime: RuntimeName = "auto",
         device: str | torch.device = "cpu",
+        precision: Precision = "float32",
     ) -> None:
+        if batch_size is None:
+            batch_size = _REGIONS.get(torch.device(device).type, _REGIONS_ELSEWHERE)
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
         self.classes = network.classes
         self.batch_size = batch_size
         self._preprocessing = network.preprocessing
         self._context = self._preprocessing.context if context is None else context
-        self._run = choose_runtime(network, runtime, device, size=self._preprocessing.size)
+        self._run = choose_runtime(
+            network, runtime, device, size=self._preprocessing.size, precision=precision
+        )
 
     def __call__(
         self,

@@ -5,7 +5,8 @@ On two x86 cores OpenVINO scores about four times the regions that eager PyTorch
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 RuntimeName = Literal["auto", "torch", "openvino"]
 
+# Of products inside the network: `tf32` keeps 10 bits of the mantissa, on GPUs that have it; `bfloat16` keeps 7, on
+# GPUs and CPUs that have it.
+Precision = Literal["float32", "tf32", "bfloat16"]
+
 # RGB uint8 (R, H, W, 3) -> what the module makes of (R, 3, H, W), float32
 Runtime = Callable[[np.ndarray], np.ndarray]
 
@@ -28,6 +33,7 @@ def choose_runtime(
     device: torch.device | str = "cpu",
     *,
     size: int | None = None,
+    precision: Precision = "float32",
 ) -> Runtime:
     """Make a module ready to run, such as a `RegionClassifier`.
 
@@ -37,13 +43,16 @@ def choose_runtime(
             the CPU where it is installed and knows all operations of the network.
         device: For PyTorch.
         size: Height and width of all images, if they are known.
+        precision: Of the arithmetic; the result is float32.
 
     Raises:
-        ValueError: `openvino` was asked for, and cannot run this network, or not on this device.
+        ValueError: `openvino` was asked for, and cannot run this network, or not on this device; `tf32` on a CPU.
     """
     device = torch.device(device)
+    if precision == "tf32" and device.type == "cpu":
+        raise ValueError("--precision tf32 is for GPUs; on the CPU use float32 or bfloat16")
     if name == "torch" or (name == "auto" and (device.type != "cpu" or not _openvino_is_installed())):
-        return torch_runtime(module, device)
+        return torch_runtime(module, device, precision)
     if device.type != "cpu":
         raise ValueError(f"--runtime openvino runs on the CPU, not on {device.type}; use --runtime torch")
     if not _openvino_is_installed():
@@ -53,14 +62,16 @@ def choose_runtime(
     from detector.openvino_graph import UnknownOperationError
 
     try:
-        return openvino_runtime(module, size)
+        return openvino_runtime(module, size, precision)
     except UnknownOperationError as error:
         if name == "auto":
-            return torch_runtime(module, device)
+            return torch_runtime(module, device, precision)
         raise ValueError(f"--runtime openvino: {error}; use --runtime torch") from None
 
 
-def torch_runtime(module: nn.Module, device: torch.device | str = "cpu") -> Runtime:
+def torch_runtime(
+    module: nn.Module, device: torch.device | str = "cpu", precision: Precision = "float32"
+) -> Runtime:
     """The module itself, in eager mode."""
     device = torch.device(device)
     # channels-last is how the CPU's and GPU's convolution kernels like their input best
@@ -69,18 +80,32 @@ def torch_runtime(module: nn.Module, device: torch.device | str = "cpu") -> Runt
     @torch.inference_mode()
     def run(pixels: np.ndarray) -> np.ndarray:
         images = torch.from_numpy(pixels).to(device)  # (R, H, W, 3)
-        return network(images.permute(0, 3, 1, 2)).float().cpu().numpy()
+        with arithmetic(device, precision):
+            return network(images.permute(0, 3, 1, 2)).float().cpu().numpy()
 
     return run
 
 
-def openvino_runtime(module: nn.Module, size: int | None = None) -> Runtime:
-    """The network compiled for this CPU, in float32, with as many threads as PyTorch has."""
+@contextmanager
+def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Products in this precision: PyTorch by itself takes TF32 for convolutions wherever a GPU has it."""
+    with (
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=precision == "tf32"
+        ),
+        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+    ):
+        yield
+
+
+def openvino_runtime(module: nn.Module, size: int | None = None, precision: Precision = "float32") -> Runtime:
+    """The network compiled for this CPU, with as many threads as PyTorch has."""
     from detector.openvino_graph import openvino_graph
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
-        "INFERENCE_PRECISION_HINT": "f32",  # by itself it would take bfloat16 where the CPU has it
+        # By itself it would take bfloat16 wherever the CPU has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,  # pinned threads of two processes would crowd on the same cores
     }

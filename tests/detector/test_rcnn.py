@@ -68,6 +68,12 @@ def test_zero_of_something_is_refused(colour_detector: RCNN, colour_classifier: 
         RegionScorer(colour_classifier, batch_size=0)
 
 
+def test_a_batch_suits_the_device(colour_classifier: RegionClassifier) -> None:
+    assert RegionScorer(colour_classifier).batch_size == 4
+    if torch.cuda.is_available():
+        assert RegionScorer(colour_classifier, device="cuda").batch_size == 128
+
+
 def test_normalize_follows_the_record() -> None:
     pixels = torch.tensor([10, 20, 30], dtype=torch.uint8)[None, :, None, None]
     bgr = Normalize(Preprocessing("BGR", scale=1.0, mean=(4.0, 5.0, 6.0), std=(1.0, 2.0, 4.0)))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from detector.architecture import TORCHVISION, VARIANTS, Architecture
 from detector.googlenet import GoogLeNet
 from detector.openvino_graph import UnknownOperationError, openvino_graph
 from detector.region_classifier import Normalize, Preprocessing, RegionClassifier
-from detector.runtime import choose_runtime, openvino_runtime, torch_runtime
+from detector.runtime import Precision, choose_runtime, openvino_runtime, torch_runtime
 from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
 
 CONVENTIONS = [
@@ -97,6 +98,32 @@ def test_openvino_knows_every_variant(architecture: Architecture) -> None:
     expected = torch_runtime(module)(regions)
     assert expected.std() > 1e-5
     np.testing.assert_allclose(openvino_runtime(module)(regions), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_bfloat16_is_near_float32() -> None:
+    torch.manual_seed(0)
+    module = classifier(Zoo(), CONVENTIONS[1], 3)
+    regions = np.random.default_rng(0).integers(0, 256, (5, 65, 65, 3), dtype=np.uint8)
+    expected = torch_runtime(module)(regions)
+    for name in ("torch", "openvino"):
+        found = choose_runtime(module, name, precision="bfloat16")(regions)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=0.02)
+    assert (choose_runtime(module, "torch", precision="bfloat16")(regions) != expected).any()
+    assert torch.backends.cudnn.allow_tf32  # as it was found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-5), ("tf32", 5e-3), ("bfloat16", 5e-2)])
+def test_a_gpu_agrees_with_the_module(precision: Precision, most: float) -> None:
+    torch.manual_seed(0)
+    module = classifier(GoogLeNet(1000), CONVENTIONS[0], 1000)
+    nn.init.normal_(module.network.classifier.weight, std=0.5)  # type: ignore[union-attr, arg-type]
+    regions = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    expected = torch_runtime(module)(regions)
+    found = choose_runtime(deepcopy(module), "auto", "cuda", precision=precision)(regions)
+    assert expected.std() > 1e-5
+    np.testing.assert_allclose(found, expected, atol=most)
 
 
 def test_results_of_successive_batches_are_not_the_same_memory() -> None:

@@ -200,6 +200,10 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         (["--image", "x.png", "--weights", "x.png"], "x.png: not a readable safetensors file"),
         (["--image", "x.png", "--image-list", "gone.txt"], "gone.txt: no such file"),
         (["--image", "x.png", "--batch-size", "0"], "batch_size is 0"),
+        (
+            ["--image", "x.png", "--device", "cpu", "--precision", "tf32"],
+            "--precision tf32 is for GPUs; on the CPU",
+        ),
         (["--image", "x.png", "--context", "112"], "context is 112"),
         (["--image", "x.png", "--num-proposals", "0"], "max_boxes is 0"),
         (["--image", "x.png", "--proposals.mode", "slow"], "proposals.mode"),

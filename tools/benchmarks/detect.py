@@ -2,12 +2,14 @@
 
     python tools/benchmark.py detect --images val/
     python tools/benchmark.py detect --images photo.jpg --config configs/zero_shot.yaml
+    python tools/benchmark.py detect --images val/ --device cuda --precision bfloat16
 
 The plain way is what a script would do with the paper in hand: eager PyTorch in its default (NCHW) layout, one
 pass for every box of selective search's fast mode (R-CNN's count, at most --plain-boxes). It takes minutes for an
 image, so --plain-images bounds how many of the images it is run on; each is run both ways, one after the other. Of an
 ensemble it runs the first network, and its seconds count once for each member.
-The machine's rate is that of a product of float32 matrices, measured in turns with the networks.
+Both run on the device; the float32 of the plain way is PyTorch's without TF32. The machine's rate is that of a product
+of float32 matrices, measured in turns with the networks.
 """
 
 import argparse
@@ -15,7 +17,9 @@ import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
@@ -23,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from detector.configuration import DetectorConfig, build_detector, sources
+from detector.configuration import DetectorConfig, build_detector, choose_device, sources
 from detector.images import find_images, read_image
 from detector.options import read_config
 from detector.rcnn import RCNN
 from detector.region_classifier import RegionClassifier
 from detector.regions import warp_regions
-from detector.runtime import Runtime, choose_runtime
+from detector.runtime import Precision, Runtime, arithmetic, choose_runtime
 from detector.weights import load_weights
 from proposals import SelectiveSearch
 
@@ -48,29 +52,41 @@ def main(argv: list[str]) -> int:
     add("--images", nargs="+", metavar="PATH", help="files, folders, glob patterns; none: the network only")
     add("--plain-images", type=int, default=1, metavar="N", help="images that are also done the plain way")
     add("--plain-boxes", type=int, default=2000, metavar="N", help="boxes the plain way scores, at most")
-    add("--batch-size", type=int, default=16, metavar="N", help="of the eager networks")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where the networks run")
+    add(
+        "--precision",
+        choices=get_args(Precision),
+        default="float32",
+        help="of the detector on whole images; the networks alone run in all that the device has",
+    )
+    add("--batch-size", type=int, metavar="N", help="of the eager networks; default: 16, on a GPU 128")
     add("--repeats", type=int, default=5, metavar="N", help="turns of each side")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config) if arguments.config else DetectorConfig()
+    config = replace(config, device=arguments.device, precision=arguments.precision)
+    device = choose_device(arguments.device)
+    batch_size = arguments.batch_size or (16 if device.type == "cpu" else 128)
 
     console = Console(highlight=False)
     network = load_weights(sources(config)[0], temperature=config.temperature)
-    console.print(network_table(network, arguments.batch_size, arguments.repeats))
+    console.print(network_table(network, device, batch_size, arguments.repeats))
     if arguments.images:
         images = [read_image(image.path) for image in find_images(arguments.images)]
-        plain = Plain(network, config, arguments.plain_boxes, arguments.batch_size)
+        plain = Plain(network, device, config, arguments.plain_boxes, batch_size)
         members = len(sources(config))
         console.print(image_table(images, build_detector(config), plain, arguments.plain_images, members))
     return 0
 
 
-def eager_nchw(classifier: RegionClassifier) -> Runtime:
+def eager_nchw(classifier: RegionClassifier, device: torch.device) -> Runtime:
     """The module as it comes, in PyTorch's default layout."""
-    classifier = classifier.eval().to(memory_format=torch.contiguous_format)
+    classifier = classifier.eval().to(device).to(memory_format=torch.contiguous_format)
 
     @torch.inference_mode()
     def run(regions: np.ndarray) -> np.ndarray:
-        return classifier(torch.from_numpy(regions).permute(0, 3, 1, 2).contiguous()).numpy()
+        pixels = torch.from_numpy(regions).to(device).permute(0, 3, 1, 2).contiguous()
+        with arithmetic(device, "float32"):
+            return classifier(pixels).cpu().numpy()
 
     return run
 
@@ -96,34 +112,53 @@ def multiply_adds(classifier: RegionClassifier) -> float:
     return (whole - norms) / 2
 
 
-def network_table(classifier: RegionClassifier, batch_size: int, repeats: int) -> Table:
+def ways(classifier: RegionClassifier, device: torch.device) -> dict[str, Runtime]:
+    """The plain way, and those of the detector on this device; the layouts need modules of their own."""
+    size = classifier.preprocessing.size
+    plain = {"eager NCHW": eager_nchw(deepcopy(classifier), device)}
+    if device.type == "cpu":
+        compiled = partial(choose_runtime, classifier, "openvino", size=size)
+        return plain | {
+            "eager channels-last": choose_runtime(deepcopy(classifier), "torch"),
+            "OpenVINO": in_fours(compiled()),
+            "OpenVINO, bfloat16": in_fours(compiled(precision="bfloat16")),
+        }
+    return plain | {
+        f"eager channels-last, {precision}": choose_runtime(
+            deepcopy(classifier), "torch", device, precision=precision
+        )
+        for precision in get_args(Precision)
+    }
+
+
+def network_table(classifier: RegionClassifier, device: torch.device, batch_size: int, repeats: int) -> Table:
     """Regions a second of every runtime, in turns, and the share of the machine's matrix rate."""
     size = classifier.preprocessing.size
     regions = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
-    matrix = torch.randn(MATRIX, MATRIX)
+    matrix = torch.randn(MATRIX, MATRIX, device=device)
     work = multiply_adds(classifier)
+    runtimes = ways(classifier, device)
 
-    runtimes = {  # the layouts need modules of their own
-        "eager NCHW": eager_nchw(deepcopy(classifier)),
-        "eager channels-last": choose_runtime(deepcopy(classifier), "torch"),
-        "OpenVINO": in_fours(choose_runtime(deepcopy(classifier), "openvino", size=size)),
-    }
+    def multiply() -> None:
+        product = matrix @ matrix
+        product[0, 0].item()  # a GPU says so when it has done
+
     answers = {name: run(regions) for name, run in runtimes.items()}
     best = dict.fromkeys(runtimes, float("inf"))
     product = float("inf")
     for _ in range(repeats):
         for name, run in runtimes.items():
             best[name] = min(best[name], _seconds(partial(run, regions)))
-        product = min(product, _seconds(lambda: matrix @ matrix))
+        product = min(product, _seconds(multiply))
     rate = MATRIX**3 / product
-    agree = float(np.abs(answers["OpenVINO"] - answers["eager NCHW"]).max())
 
+    machine = f"{os.cpu_count()} cores" if device.type == "cpu" else torch.cuda.get_device_name(device)
     table = Table(
-        title=f"the network alone: {work / 1e9:.2f} G multiply-adds a region, {os.cpu_count()} cores,"
+        title=f"the network alone: {work / 1e9:.2f} G multiply-adds a region, {machine},"
         f" matrix products at {rate / 1e9:.0f} G/s",
-        caption=f"probabilities of OpenVINO and of the module differ by at most {agree:.1e}",
+        caption="off by: the largest difference from eager NCHW's probabilities",
     )
-    for column in ("", "regions/s", "beside eager NCHW", "of the matrix rate"):
+    for column in ("", "regions/s", "beside eager NCHW", "of the matrix rate", "off by"):
         table.add_column(column, justify="left" if not column else "right")
     for name, seconds in best.items():
         speed = batch_size / seconds
@@ -132,6 +167,7 @@ def network_table(classifier: RegionClassifier, batch_size: int, repeats: int) -
             f"{speed:.1f}",
             f"{best['eager NCHW'] / seconds:.2f}",
             f"{speed * work / rate:.0%}",
+            f"{np.abs(answers[name] - answers['eager NCHW']).max():.1e}",
         )
     return table
 
@@ -140,22 +176,28 @@ class Plain:
     """Every box of an image through the eager network; `boxes` is how many they were."""
 
     def __init__(
-        self, classifier: RegionClassifier, config: DetectorConfig, most: int, batch_size: int
+        self,
+        classifier: RegionClassifier,
+        device: torch.device,
+        config: DetectorConfig,
+        most: int,
+        batch_size: int,
     ) -> None:
         self.search = SelectiveSearch(
             **{**config.proposals, "mode": "fast"}, max_boxes=most, seed=config.seed
         )
-        self.classifier = classifier
+        self.convention = classifier.preprocessing
+        self.run = eager_nchw(classifier, device)
         self.batch_size = batch_size
         self.boxes = 0
 
     def __call__(self, image: np.ndarray) -> None:
         boxes = self.search(image)
         self.boxes = len(boxes)
-        run, convention = eager_nchw(self.classifier), self.classifier.preprocessing
+        size, fill = self.convention.size, self.convention.mean_colour()
         for start in range(0, len(boxes), self.batch_size):
             batch = boxes[start : start + self.batch_size]
-            run(warp_regions(image, batch, size=convention.size, context=16, fill=convention.mean_colour()))
+            self.run(warp_regions(image, batch, size=size, context=16, fill=fill))
 
 
 def image_table(
