@@ -19,6 +19,7 @@ from detector.region_scorer import RegionScorer, Scorer
 from detector.taxonomy import DetectionClass
 from detector.weights import WeightsRecord, find_weights, load_objectness, load_weights
 from proposals import ProposalFile, SelectiveSearch
+from proposals.selective_search import usable_cores
 
 
 def _default(name: str) -> Any:
@@ -45,6 +46,8 @@ class DetectorConfig:
         exact: Score every box with every model in float32, whatever `num_proposals`, `cascade` and `precision` say:
             the reference.
         proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
+        workers: Images of a folder that are read and searched for boxes while others are scored; None: as many as
+            there are cores where a GPU scores, and none where the network keeps the cores busy.
         classes: Names of the classes to report; None reports all.
         seed: Of the ranking of the proposals.
         proposals: Further arguments of `proposals.SelectiveSearch`.
@@ -59,6 +62,7 @@ class DetectorConfig:
     objectness: bool = True
     exact: bool = False
     proposal_files: list[str] | None = None
+    workers: int | None = None
     classes: list[str] | None = None
     seed: int = 0
     context: int | None = _default("context")
@@ -72,7 +76,7 @@ class DetectorConfig:
 
     def what_decides_the_result(self) -> dict[str, Any]:
         """All but what only decides where and how fast the work is done."""
-        bystanders = {"device", "batch_size", "runtime"}
+        bystanders = {"device", "batch_size", "runtime", "workers"}
         return {name: value for name, value in asdict(self).items() if name not in bystanders}
 
 
@@ -156,6 +160,15 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: PyTorch finds no CUDA GPU on this machine; use --device cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def number_of_workers(config: DetectorConfig) -> int:
+    """How many images are searched while others are scored, see `DetectorConfig.workers`."""
+    if config.workers is None:
+        return usable_cores() if choose_device(config.device).type == "cuda" else 0
+    if config.workers < 0:
+        raise ValueError(f"workers is {config.workers}, but must be 0 or more")
+    return config.workers
 
 
 def labels_of(names: Iterable[str], classes: tuple[DetectionClass, ...]) -> list[int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detector.configuration import DetectorConfig, build_detector, sources, stored_boxes
+from detector.configuration import DetectorConfig, build_detector, number_of_workers, sources, stored_boxes
 from detector.detections import Format
 from detector.images import find_images
 from detector.job import Report, plan, run_job
@@ -57,6 +57,7 @@ def detect_files(
             format=format,
             settings=config.what_decides_the_result() | {"weights": weights},  # also where none were named
             boxes_of=stored_boxes(config),
+            workers=number_of_workers(config),
             resume=resume,
             pictures=pictures,
             on_image=display.image,

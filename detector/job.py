@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
+from detector.ahead import ahead
 from detector.command_line import one_sentence
 from detector.detections import FILE_NAMES, Detections, Format, save
 from detector.images import ImageFile, read_image
@@ -83,6 +84,7 @@ def run_job(
     format: Format,
     settings: Mapping[str, Any],
     boxes_of: Callable[[str], np.ndarray] | None = None,
+    workers: int = 0,
     resume: bool = False,
     pictures: bool = True,
     on_image: Callable[[Task], None] = lambda task: None,
@@ -97,6 +99,7 @@ def run_job(
     Args:
         settings: What the result depends on; a journal of other settings is not resumed.
         boxes_of: Look-up of stored proposals by an image's name; without it the detector makes its own.
+        workers: Images that are read and searched for boxes while those before them are scored.
         resume: Go on where a job that was stopped had come to.
         on_image: Called before each image, also one that was done before.
         on_regions: Called with the numbers of regions done and to do in the image.
@@ -110,12 +113,20 @@ def run_job(
     with Journal(
         output / "detections.unfinished.jsonl", settings, detector.scorer.classes, resume
     ) as journal:
-        for task in tasks:
+
+        def search(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+            known = (task.image_id, task.image.name) in journal.done
+            return None if known else _search(detector, task, boxes_of)
+
+        for task, searched in ahead(search, tasks, workers):
             on_image(task)
             done = journal.done.get((task.image_id, task.image.name))
             if done is None:
                 try:
-                    done = _detect(detector, task, boxes_of, pictures, on_regions)
+                    found_boxes = searched()
+                    assert found_boxes is not None  # only where the journal knows the image
+                    image, boxes = found_boxes
+                    done = _detect(detector, task, image, boxes, pictures, on_regions)
                 except (OSError, ValueError) as error:
                     report.failures[task.image.name] = one_sentence(error)
                     on_failure(one_sentence(error))
@@ -133,16 +144,23 @@ def run_job(
     return report
 
 
+def _search(
+    detector: RCNN, task: Task, boxes_of: Callable[[str], np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and proposals of an image."""
+    with detector.timer.stage("read"):
+        image = read_image(task.image.path)
+    return image, boxes_of(task.image.name) if boxes_of else detector.propose(image)
+
+
 def _detect(
     detector: RCNN,
     task: Task,
-    boxes_of: Callable[[str], np.ndarray] | None,
+    image: np.ndarray,
+    boxes: np.ndarray,
     picture: bool,
     on_regions: Callable[[int, int], None],
 ) -> Detections:
-    with detector.timer.stage("read"):
-        image = read_image(task.image.path)
-        boxes = boxes_of(task.image.name) if boxes_of else None
     detections = detector(image, boxes=boxes, progress=on_regions)
     detections.image_name, detections.image_id = task.image.name, task.image_id
     if picture:

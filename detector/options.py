@@ -41,6 +41,9 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--runtime", RuntimeName, "auto: OpenVINO on the CPU; torch: the network as it is")
     option("--precision", Precision, "of the arithmetic; below float32 is faster where it is at home")
     option("--batch-size", int | None, "regions the network sees at a time; null: what suits the device")
+    option(
+        "--workers", int | None, "images searched for boxes while others are scored; null: cores beside a GPU"
+    )
     option("--seed", int, "of the ranking of proposals")
     parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
 

@@ -65,6 +65,11 @@ class RCNN:
         self.max_detections = max_detections
         self.timer = StageTimer()
 
+    def propose(self, image: np.ndarray) -> np.ndarray:
+        """Proposals (N, 4) of an image; from any thread, also while another image is scored."""
+        with self.timer.stage("proposals"):
+            return self.proposals(image)
+
     def __call__(
         self,
         image: np.ndarray,
@@ -80,8 +85,7 @@ class RCNN:
             progress: Called with the numbers of regions done and to do, after every batch.
         """
         if boxes is None:
-            with self.timer.stage("proposals"):
-                boxes = self.proposals(image)
+            boxes = self.propose(image)
         factors = None
         if self.choose is not None:
             with self.timer.stage("choice of boxes"):

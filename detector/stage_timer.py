@@ -4,14 +4,19 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 
 class StageTimer:
-    """Adds up the wall time of named stages and counts what they worked on."""
+    """Adds up the wall time of named stages and counts what they worked on.
+
+    Stages of several threads may run at once: then the sum is more than has passed.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
+        self._lock = Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -20,7 +25,8 @@ class StageTimer:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - start
 
     def count(self, name: str, number: int) -> None:
         """Add to a count."""

@@ -80,7 +80,7 @@ class SelectiveSearch:
         self.min_box_side = min_box_side
         self.max_boxes = max_boxes
         self.seed = seed
-        self.num_threads = num_threads or _usable_cores()
+        self.num_threads = num_threads or usable_cores()
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Propose boxes.
@@ -134,7 +134,8 @@ class SelectiveSearch:
         return np.asarray(cv2.resize(image, size, interpolation=interpolation), dtype=np.uint8)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -43,6 +43,7 @@ def run(
     resume: bool = False,
     on_image: Callable[[Task], None] = lambda task: None,
     on_failure: Callable[[str], None] = lambda sentence: None,
+    workers: int = 0,
 ) -> Report:
     return run_job(
         detector,
@@ -53,6 +54,7 @@ def run(
         resume=resume,
         on_image=on_image,
         on_failure=on_failure,
+        workers=workers,
     )
 
 
@@ -96,6 +98,21 @@ def test_a_stopped_job_resumes_to_the_same_file(
     assert (report.resumed, report.finished) == ((3, 2) if cut == 0 else (2, 3))
     assert whole and report.result and report.result.read_bytes() == whole.read_bytes()
     assert not journal.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_images_searched_ahead_give_the_same_file(
+    colour_detector: RCNN, photos: Path, tmp_path: Path, workers: int
+) -> None:
+    """Also where one cannot be read, and where the job was stopped."""
+    (photos / "1.png").write_bytes(b"no image")
+    alone = run(colour_detector, photos, tmp_path / "alone")
+    with pytest.raises(Killed):
+        run(colour_detector, photos, tmp_path / "out", on_image=kill_at("3.png"), workers=workers)
+    found = run(colour_detector, photos, tmp_path / "out", resume=True, workers=workers)
+    assert alone.result and found.result and found.result.read_bytes() == alone.result.read_bytes()
+    assert found.failures == alone.failures and list(found.failures) == ["1.png"]
+    assert found.resumed == 2 and colour_detector.timer.seconds["proposals"] > 0
 
 
 def test_without_resume_a_job_starts_again(colour_detector: RCNN, photos: Path, tmp_path: Path) -> None:

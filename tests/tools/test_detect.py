@@ -200,6 +200,7 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         (["--image", "x.png", "--weights", "x.png"], "x.png: not a readable safetensors file"),
         (["--image", "x.png", "--image-list", "gone.txt"], "gone.txt: no such file"),
         (["--image", "x.png", "--batch-size", "0"], "batch_size is 0"),
+        (["--image", "x.png", "--workers", "-1"], "workers is -1"),
         (
             ["--image", "x.png", "--device", "cpu", "--precision", "tf32"],
             "--precision tf32 is for GPUs; on the CPU",
