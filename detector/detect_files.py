@@ -7,11 +7,12 @@ from rich.console import Console
 
 from detector.configuration import DetectorConfig, build_detector, number_of_workers, sources, stored_boxes
 from detector.detections import Format
-from detector.images import find_images
+from detector.images import ImageFile, find_images
 from detector.job import Report, plan, run_job
 from detector.job_display import JobDisplay
 from detector.stage_timer import StageTimer
 from detector.weights import describe
+from eval.dataset import ImageSet
 from eval.ilsvrc import read_image_list
 
 
@@ -22,6 +23,7 @@ def detect_files(
     output: Path,
     format: Format = "coco",
     image_list: str | Path | None = None,
+    only: ImageSet | None = None,
     resume: bool = False,
     pictures: bool = True,
 ) -> tuple[Report, StageTimer]:
@@ -31,6 +33,7 @@ def detect_files(
         patterns: Files, folders, globs.
         output: Folder of the result file and the pictures.
         image_list: ILSVRC `name index` list that numbers the images; images outside it fail.
+        only: Leave out all other images, and say how many they are.
         resume: Go on where a run that was stopped had come to.
         pictures: Also write an annotated picture of each image.
 
@@ -40,11 +43,13 @@ def detect_files(
     Raises:
         OSError, ValueError: What keeps the whole job from beginning, in one sentence.
     """
+    console = Console(stderr=True, highlight=False)
     images = find_images(patterns)
+    if only is not None:
+        images = _those_of(only, images, console)
     indices = read_image_list(image_list) if image_list else None
     tasks, unplanned = plan(images, output, indices)
     detector = build_detector(config)
-    console = Console(stderr=True, highlight=False)
     weights = ", ".join(describe(source) for source in sources(config))
     console.print(f"weights: {weights}", soft_wrap=True)
     with JobDisplay(console, total=len(tasks)) as display:
@@ -72,3 +77,13 @@ def detect_files(
         elif total > 1:
             console.print(f"none of the {total} images could be processed; nothing written")
     return report, detector.timer
+
+
+def _those_of(known: ImageSet, images: list[ImageFile], console: Console) -> list[ImageFile]:
+    positions = known.positions_of(image.name for image in images)
+    chosen = [image for image, position in zip(images, positions, strict=True) if position >= 0]
+    if not chosen:
+        raise ValueError(f"none of the {len(images)} images is annotated (such as {images[0].name})")
+    if len(chosen) < len(images):
+        console.print(f"{len(images) - len(chosen)} of {len(images)} images are not annotated: left out")
+    return chosen

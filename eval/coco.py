@@ -98,7 +98,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     if file.images is not None:
         own_images = _image_set(path, file.images)
         own = _known(path, "detection", "image_id", image_ids, own_images.ids)
-        image = _positions_by_name(own_images, annotations.images)[own]
+        image = annotations.images.positions_of(own_images.names)[own]
         if image.min() < 0:
             names = [own_images.names[position] for position in np.unique(own[image < 0])]
             raise ValueError(_outside(path, int((image < 0).sum()), names))
@@ -307,16 +307,6 @@ def _categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
         if one.id == other.id:
             raise ValueError(f"{path}: two categories have the id {one.id}")
     return found
-
-
-def _positions_by_name(own: ImageSet, known: ImageSet) -> npt.NDArray[np.int32]:
-    """Where the images of one file stand among those of another: same name, else same unique stem."""
-    by_name = {name: position for position, name in enumerate(known.names)}
-    by_stem: dict[str, int] = {}
-    for position, name in enumerate(known.names):
-        stem = Path(name).stem
-        by_stem[stem] = -1 if stem in by_stem else position
-    return np.array([by_name.get(name, by_stem.get(Path(name).stem, -1)) for name in own.names], np.int32)
 
 
 def _translate_categories(own: list[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:

@@ -6,6 +6,7 @@ conversion's rounding. What the second corner means is said once for the whole s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +44,15 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def positions_of(self, names: Iterable[str]) -> Int32s:
+        """Where images of these names (N,) stand here: same name, else same unique stem; -1 for none."""
+        by_name = {name: position for position, name in enumerate(self.names)}
+        by_stem: dict[str, int] = {}
+        for position, name in enumerate(self.names):
+            stem = Path(name).stem
+            by_stem[stem] = -1 if stem in by_stem else position
+        return np.array([by_name.get(name, by_stem.get(Path(name).stem, -1)) for name in names], np.int32)
 
 
 @dataclass(frozen=True)

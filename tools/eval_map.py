@@ -97,15 +97,22 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
     """Run the detector, and evaluate its detections."""
     from detector.detect_files import detect_files
     from detector.options import read_config
+    from eval.inputs import read_annotations
 
     if arguments.detections or not (arguments.config and arguments.image and arguments.annotations):
         raise ValueError("to run a detector give --config, --image and --annotations, and no --detections")
+    # Read now, what is wrong with them shows before the long work.
+    with warnings.catch_warnings(action="ignore"):  # `evaluate_files` tells of them
+        annotations = read_annotations(
+            arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
+        )
     # An average precision counts every detection, however low its score.
     report, _ = detect_files(
         read_config(arguments.config, score_threshold=0.0),
         arguments.image,
         output=arguments.output,
         image_list=arguments.image_list,
+        only=None if arguments.image_list else annotations.images,
         resume=arguments.resume,
         pictures=False,
     )

@@ -175,3 +175,9 @@ def test_a_configuration_runs_the_detector_first(
     assert half.returncode == 2 and "give --config, --image and --annotations" in half.stderr
     gone = run(*detector[2:], *annotations, "--config", tmp_path / "gone.yaml")
     assert gone.returncode == 2 and "gone.yaml: no such file" in gone.stderr
+
+    beside = run(*detector[:2], "--image", photos, *detector[4:], *annotations, "--json", tmp_path / "c.json")
+    assert re.match(r"\d+ of \d+ images are not annotated: left out\n", beside.stderr)
+    assert json.loads((tmp_path / "c.json").read_text()) == json.loads((tmp_path / "a.json").read_text())
+    none = run(*detector[:2], "--image", photos / "coffee.png", *detector[4:], *annotations)
+    assert none.returncode == 2 and "error: none of the 1 images is annotated (such as " in none.stderr
