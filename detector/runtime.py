@@ -74,14 +74,17 @@ def torch_runtime(
 ) -> Runtime:
     """The module itself, in eager mode."""
     device = torch.device(device)
-    # channels-last is how the CPU's and GPU's convolution kernels like their input best
-    network = module.eval().to(device).to(memory_format=torch.channels_last)
+    # Channels-last is how convolution kernels like their input best, but for a GPU's in full float32: on an H100 these
+    # give 0.87 times the regions a second with it, and those in TF32 and bfloat16 1.6 and 2.0 times.
+    full = device.type == "cuda" and precision == "float32"
+    layout = torch.contiguous_format if full else torch.channels_last
+    network = module.eval().to(device).to(memory_format=layout)
 
     @torch.inference_mode()
     def run(pixels: np.ndarray) -> np.ndarray:
-        images = torch.from_numpy(pixels).to(device)  # (R, H, W, 3)
+        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous(memory_format=layout)
         with arithmetic(device, precision):
-            return network(images.permute(0, 3, 1, 2)).float().cpu().numpy()
+            return network(images).float().cpu().numpy()
 
     return run
 

@@ -124,9 +124,7 @@ def ways(classifier: RegionClassifier, device: torch.device) -> dict[str, Runtim
             "OpenVINO, bfloat16": in_fours(compiled(precision="bfloat16")),
         }
     return plain | {
-        f"eager channels-last, {precision}": choose_runtime(
-            deepcopy(classifier), "torch", device, precision=precision
-        )
+        f"eager, {precision}": choose_runtime(deepcopy(classifier), "torch", device, precision=precision)
         for precision in get_args(Precision)
     }
 
