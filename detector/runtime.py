@@ -6,7 +6,7 @@ On two x86 cores OpenVINO scores about four times the regions that eager PyTorch
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -92,10 +92,15 @@ def torch_runtime(
 @contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     """Products in this precision: PyTorch by itself takes TF32 for convolutions wherever a GPU has it."""
+    cudnn = torch.backends.cudnn
+    flags = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=precision == "tf32",
+    )
     with (
-        torch.backends.cudnn.flags(
-            enabled=True, benchmark=torch.backends.cudnn.benchmark, allow_tf32=precision == "tf32"
-        ),
+        flags if device.type == "cuda" else nullcontext(),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
     ):
         yield
