@@ -1,6 +1,6 @@
 """Ways to run a network on pixels: eager PyTorch anywhere, OpenVINO where the CPU has to do it.
 
-On two x86 cores OpenVINO scores about four times the regions that eager PyTorch does in its default layout
+On two x86 cores OpenVINO scores two to four times the regions that eager PyTorch does in its default layout
 (`tools/benchmark.py detect` measures it); what they compute agrees to a millionth.
 """
 
