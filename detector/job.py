@@ -114,27 +114,28 @@ def run_job(
         output / "detections.unfinished.jsonl", settings, detector.scorer.classes, resume
     ) as journal:
 
-        def search(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
-            known = (task.image_id, task.image.name) in journal.done
-            return None if known else _search(detector, task, boxes_of)
+        def begin(task: Task) -> Detections | tuple[np.ndarray, np.ndarray]:
+            known = journal.done.get((task.image_id, task.image.name))
+            return _search(detector, task, boxes_of) if known is None else known
 
-        for task, searched in ahead(search, tasks, workers):
+        for task, begun in ahead(begin, tasks, workers):
             on_image(task)
-            done = journal.done.get((task.image_id, task.image.name))
-            if done is None:
-                try:
-                    found_boxes = searched()
-                    assert found_boxes is not None  # only where the journal knows the image
-                    image, boxes = found_boxes
-                    done = _detect(detector, task, image, boxes, pictures, on_regions)
-                except (OSError, ValueError) as error:
-                    report.failures[task.image.name] = one_sentence(error)
-                    on_failure(one_sentence(error))
-                    continue
+            try:
+                start = begun()
+                done = (
+                    start
+                    if isinstance(start, Detections)
+                    else _detect(detector, task, *start, pictures, on_regions)
+                )
+            except (OSError, ValueError) as error:
+                report.failures[task.image.name] = one_sentence(error)
+                on_failure(one_sentence(error))
+                continue
+            if done is start:
+                report.resumed += 1
+            else:
                 journal.append(done)
                 report.finished += 1
-            else:
-                report.resumed += 1
             found.append(done)
             report.detections += len(done)
     if found:

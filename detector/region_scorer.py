@@ -13,8 +13,8 @@ from detector.stage_timer import StageTimer
 from detector.taxonomy import DetectionClass
 
 SCORE_STEP = 2.0**-20  # about a millionth
-_REGIONS = {"cpu": 4}  # at a time: what stays in a CPU's caches
-_REGIONS_ELSEWHERE = 128  # what keeps a GPU busy
+_REGIONS_ON_CPU = 4  # at a time: what stays in its caches
+_REGIONS_ON_GPU = 128  # what keeps it busy
 
 # Called with the numbers of regions done and to do
 Progress = Callable[[int, int], None]
@@ -66,7 +66,7 @@ class RegionScorer:
         precision: Precision = "float32",
     ) -> None:
         if batch_size is None:
-            batch_size = _REGIONS.get(torch.device(device).type, _REGIONS_ELSEWHERE)
+            batch_size = _REGIONS_ON_CPU if torch.device(device).type == "cpu" else _REGIONS_ON_GPU
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
         self.classes = network.classes

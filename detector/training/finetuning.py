@@ -132,6 +132,8 @@ def check(config: Finetuning) -> None:
         if not 0 <= getattr(config, name) <= 1:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
+    if config.order_seed is not None and config.order_seed < 0:
+        raise ValueError(f"--order-seed is {config.order_seed}, but must be 0 or more")
     if config.teacher_objects < 0:
         raise ValueError(f"--teacher-objects is {config.teacher_objects}, but must be 0 or more")
     if not 0 <= config.dropout < 1:

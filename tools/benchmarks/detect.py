@@ -56,14 +56,14 @@ def main(argv: list[str]) -> int:
     add(
         "--precision",
         choices=get_args(Precision),
-        default="float32",
-        help="of the detector on whole images; the networks alone run in all that the device has",
+        help="of the detector on whole images, by default as configured; the networks alone run in all",
     )
     add("--batch-size", type=int, metavar="N", help="of the eager networks; default: 16, on a GPU 128")
     add("--repeats", type=int, default=5, metavar="N", help="turns of each side")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config) if arguments.config else DetectorConfig()
-    config = replace(config, device=arguments.device, precision=arguments.precision)
+    precision = arguments.precision or config.precision
+    config = replace(config, device=arguments.device, precision=precision)
     device = choose_device(arguments.device)
     batch_size = arguments.batch_size or (16 if device.type == "cpu" else 128)
 

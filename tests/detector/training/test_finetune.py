@@ -222,6 +222,7 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"teacher_trust": 2.0}, "--teacher-trust is 2.0"),
         ({"label_share": -1.0}, "--label-share is -1.0"),
         ({"teacher_objects": -1.0}, "--teacher-objects is -1.0"),
+        ({"order_seed": -1}, "--order-seed is -1"),
         ({"positives": 0}, "at least 1"),
         ({"balance": 2.0}, "balance is 2.0"),
         ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),
