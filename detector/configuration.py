@@ -40,11 +40,11 @@ class DetectorConfig:
         cascade: How many regions of an image the members after the first look at; None: all.
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
-        num_proposals: Boxes scored in each image, best-ranked first; None scores all.
+        num_proposals: Most boxes scored in an image, best-ranked first; None scores all.
         objectness: Order the boxes by the (first) model's own opinion of them, where it has one, and multiply their
-            scores with it.
-        exact: Score every box with every model in float32, whatever `num_proposals`, `cascade` and `precision` say:
-            the reference.
+            scores with it. Boxes that it thinks too little of to reach `score_threshold` are then not scored.
+        exact: Score every box with every model in float32, whatever `num_proposals`, `cascade` and `precision` say
+            and whether it can reach `score_threshold` or not: the reference.
         proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
         workers: Images of a folder that are read and searched for boxes while others are scored; None: as many as
             there are cores where a GPU scores, and none where the network keeps the cores busy.
@@ -91,7 +91,7 @@ def build_detector(config: DetectorConfig) -> RCNN:
     networks = [load_weights(source, temperature=config.temperature) for source in found]
     scorer = _scorer(config, networks)
     most = None if config.exact else config.num_proposals
-    choose = _chooser(config, found[0], networks[0], most) if config.objectness else None
+    choose = _chooser(config, found[0], networks[0]) if config.objectness else None
     return RCNN(
         proposals=SelectiveSearch(
             **config.proposals, max_boxes=most if choose is None else None, seed=config.seed
@@ -99,6 +99,7 @@ def build_detector(config: DetectorConfig) -> RCNN:
         scorer=scorer,
         choose=choose,
         max_boxes=most,
+        early_stop=not config.exact,
         labels=None if config.classes is None else labels_of(config.classes, scorer.classes),
         nms_iou=config.nms_iou,
         score_threshold=config.score_threshold,
@@ -125,9 +126,9 @@ def _scorer(config: DetectorConfig, networks: list[RegionClassifier]) -> Scorer:
 
 
 def _chooser(
-    config: DetectorConfig, source: WeightsRecord | Path, network: RegionClassifier, most: int | None
+    config: DetectorConfig, source: WeightsRecord | Path, network: RegionClassifier
 ) -> BoxChooser | None:
-    """Which boxes are worth a pass, at most so many, if the weights have an opinion."""
+    """Which boxes are worth a pass, if the weights have an opinion."""
     found = load_objectness(source)
     if found is None:
         return None
@@ -135,7 +136,7 @@ def _chooser(
     shared = SharedPass(
         network, long_side=long_side, runtime=config.runtime, device=choose_device(config.device)
     )
-    return BoxChooser(shared, head, most)
+    return BoxChooser(shared, head)
 
 
 def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:

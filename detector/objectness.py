@@ -30,7 +30,7 @@ class Chooser(Protocol):
     """Anything that says which boxes of an image to look at."""
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
-        """RGB uint8 (H, W, 3) and boxes (N, 4) -> some of the boxes (M, 4), best first, and their factors (M,)."""
+        """RGB uint8 (H, W, 3) and boxes (N, 4) -> some of the boxes (M, 4), best first, and their factors (M,), 0..1."""
         ...
 
 
@@ -108,25 +108,23 @@ class SharedPass:
 
 @dataclass
 class BoxChooser:
-    """The best boxes of an image by their objectness.
+    """The boxes of an image by their objectness.
 
     Attributes:
         shared: What is known of the boxes.
         head: What that says about their fit.
-        count: Most boxes; None orders all.
     """
 
     shared: SharedPass
     head: ObjectnessHead
-    count: int | None = None
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first, and their expected IoUs (M,)."""
+        """The boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first, and their expected IoUs (N,)."""
         if not len(boxes):
             return boxes, np.empty(0, np.float32)
         fit = self.head.eval()(torch.from_numpy(self.shared(image, boxes))).sigmoid().numpy()
-        chosen = ordered(boxes, fit)[: self.count]
+        chosen = ordered(boxes, fit)
         return boxes[chosen], fit[chosen]
 
 

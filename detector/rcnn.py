@@ -15,6 +15,8 @@ from detector.objectness import Chooser
 from detector.region_scorer import Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
 
+_HIGHEST_SCORE = 1.01  # of a class: the sum of probabilities that bfloat16 has rounded may exceed 1 a little
+
 
 class Proposals(Protocol):
     """Anything that says where objects could be, such as `proposals.SelectiveSearch`."""
@@ -33,6 +35,8 @@ class RCNN:
         choose: Which of the boxes to look at, and what their scores are multiplied with; by default the first, and
             nothing.
         max_boxes: Most boxes to look at in an image; None looks at all.
+        early_stop: Leave out boxes whose factor is below `score_threshold`: scores are at most 1, so nothing that
+            would be reported is missed.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
         score_threshold: Lowest score reported; 0 where an average precision is to be measured.
@@ -46,6 +50,7 @@ class RCNN:
         scorer: Scorer,
         choose: Chooser | None = None,
         max_boxes: int | None = None,
+        early_stop: bool = True,
         labels: Sequence[int] | None = None,
         nms_iou: float = 0.3,
         score_threshold: float = 0.3,
@@ -59,6 +64,7 @@ class RCNN:
         self.scorer = scorer
         self.choose = choose
         self.max_boxes = max_boxes
+        self.early_stop = early_stop
         self.labels = None if labels is None else sorted(set(labels))
         self.nms_iou = nms_iou
         self.score_threshold = score_threshold
@@ -90,6 +96,9 @@ class RCNN:
         if self.choose is not None:
             with self.timer.stage("choice of boxes"):
                 boxes, factors = self.choose(image, boxes)
+                if self.early_stop:
+                    able = factors * _HIGHEST_SCORE >= self.score_threshold
+                    boxes, factors = boxes[able], factors[able]
         boxes, factors = boxes[: self.max_boxes], None if factors is None else factors[: self.max_boxes]
         scores = self.scorer(image, boxes, factors=factors, timer=self.timer, progress=progress)
         with self.timer.stage("NMS"):

@@ -1,8 +1,12 @@
 """The pipeline as a whole: what it finds, what cannot change the result, and its speed clocks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from detector.googlenet import GoogLeNet
@@ -59,6 +63,42 @@ def test_progress_reaches_the_number_of_boxes(colour_detector: RCNN, red_square:
     colour_detector.scorer.batch_size = 5
     colour_detector(red_square, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(0, 17), (5, 17), (10, 17), (15, 17), (17, 17)]
+
+
+class TableScorer:
+    """Scores that are known for each box, which is found by its left edge."""
+
+    classes = DET200[:3]
+
+    def __init__(self, scores: np.ndarray) -> None:
+        self.scores = scores
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, /, **known: Any) -> np.ndarray:
+        return np.asarray(self.scores[boxes[:, 0].astype(int)] * known["factors"][:, None], np.float32)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 30), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(seed: int, count: int, threshold: float) -> None:
+    generator = np.random.default_rng(seed)
+    left, size = np.arange(count), generator.integers(1, 20, (count, 2))
+    boxes = np.stack([left, 0 * left, left + size[:, 0], size[:, 1]], axis=1).astype(np.float32)
+    factors = np.sort(generator.integers(0, 11, count) / 10)[::-1].astype(np.float32)
+    scores = generator.integers(0, 11, (count, 3)) / 10  # many ties, many ones
+    seen = []
+    for early_stop in (True, False):
+        detector = RCNN(
+            proposals=lambda image: boxes,
+            scorer=TableScorer(scores),
+            choose=lambda image, boxes: (boxes, factors),
+            early_stop=early_stop,
+            score_threshold=threshold,
+        )
+        seen.append(detector(np.zeros((20, 60, 3), np.uint8)))
+        looked_at = int((factors >= threshold - 0.01).sum()) if early_stop else count
+        assert detector.timer.counts["boxes"] == looked_at
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(seen[0], name), getattr(seen[1], name))
 
 
 def test_zero_of_something_is_refused(colour_detector: RCNN, colour_classifier: RegionClassifier) -> None:

@@ -81,6 +81,19 @@ def test_one_model_puts_the_object_first(photo: str, detector: RCNN) -> None:
     assert_first(detector, photo)
 
 
+def test_the_default_misses_nothing_that_it_would_report(detector: RCNN) -> None:
+    image = read_image(PHOTOS / "chelsea.png")
+    before = detector.timer.counts["boxes"]
+    found = detector(image)
+    boxes = detector.timer.counts["boxes"] - before
+    reference = build_detector(DetectorConfig(exact=True))
+    expected = reference(image)
+    assert 0 < boxes < reference.timer.counts["boxes"] / 10
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def six() -> RCNN:
     return build_detector(replace(read_config(CONFIGS / "ensemble6.yaml"), score_threshold=0.1))
