@@ -58,7 +58,7 @@ class DetectorConfig:
     cascade: int | None = None
     temperature: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    num_proposals: int | None = 125
+    num_proposals: int | None = 400
     objectness: bool = True
     exact: bool = False
     proposal_files: list[str] | None = None

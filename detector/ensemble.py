@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detector.nms import diverse_order
 from detector.region_scorer import Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
 
@@ -18,7 +19,8 @@ class Ensemble:
         members: Any number of scorers with the same classes; each may look at a box in its own way.
         weights: Of the members in the mean; None weighs them alike.
         cascade: How many regions of an image all members look at: those with the highest class scores of the
-            first member, whose word on the others is final. None lets everybody look at everything.
+            first member, repeats later (`detector.nms.diverse_order`). Its word on the others is final. None lets
+            everybody look at everything.
 
     Raises:
         ValueError: No member, members with other classes, weights that are no weights, a cascade below 1.
@@ -68,7 +70,7 @@ class Ensemble:
 
         first, *others = self.members
         scores = first(image, boxes, factors=factors, timer=timer, progress=advance(0))
-        best = np.argsort(-scores.max(axis=1, initial=0), kind="stable")[:seen_by_all]
+        best = diverse_order(boxes, scores.max(axis=1, initial=0))[:seen_by_all]
         mean = scores[best].astype(np.float64) * self.weights[0]
         for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
             before = len(boxes) + number * seen_by_all

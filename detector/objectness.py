@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from detector.box_features import GEOMETRY, WINDOWS, box_features
 from detector.googlenet import GoogLeNet
-from detector.nms import best_detections
+from detector.nms import diverse_order
 from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.tap_classifier import TapClassifier
 
 STRIDE = 32  # pixels of a cell
 LONG_SIDE = 672  # of the image that the network sees, in pixels
-NEAR_DUPLICATE = 0.75  # IoU with a better box from which on a box comes last: they would score alike
 _SHORTEST = STRIDE
 
 
@@ -30,7 +29,7 @@ class Chooser(Protocol):
     """Anything that says which boxes of an image to look at."""
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
-        """RGB uint8 (H, W, 3) and boxes (N, 4) -> some of the boxes (M, 4), best first, and their factors (M,), 0..1."""
+        """RGB uint8 (H, W, 3), boxes (N, 4) -> some of the boxes (M, 4), best first, and their factors (M,), 0..1."""
         ...
 
 
@@ -124,20 +123,5 @@ class BoxChooser:
         if not len(boxes):
             return boxes, np.empty(0, np.float32)
         fit = self.head.eval()(torch.from_numpy(self.shared(image, boxes))).sigmoid().numpy()
-        chosen = ordered(boxes, fit)
+        chosen = diverse_order(boxes, fit)
         return boxes[chosen], fit[chosen]
-
-
-def ordered(boxes: np.ndarray, fit: np.ndarray) -> np.ndarray:
-    """Positions (N,) of boxes (N, 4) by descending fit (N,), those that nearly repeat a better one last."""
-    first, _ = best_detections(
-        boxes,
-        fit[:, None],
-        iou_threshold=NEAR_DUPLICATE,
-        score_threshold=-np.inf,
-        max_detections=len(boxes),
-    )
-    repeats = np.ones(len(boxes), np.bool_)
-    repeats[first] = False
-    rest = np.flatnonzero(repeats)
-    return np.concatenate([first, rest[np.argsort(-fit[rest], kind="stable")]])

@@ -38,7 +38,8 @@ class Table:
 
 
 def numbered_boxes(count: int) -> np.ndarray:
-    return np.stack([np.arange(count)] * 4, axis=1).astype(np.float32)
+    corners = np.arange(count)[:, None]
+    return np.concatenate([corners, corners, corners + 1, corners + 1], axis=1).astype(np.float32)
 
 
 @pytest.mark.parametrize("weights", [None, (1, 2, 5), (0, 0, 3)])
@@ -59,6 +60,14 @@ def test_the_cascade_asks_the_others_about_the_best_only() -> None:
     assert second.asked == [[1, 2, 3]]  # a tie is settled by the order of the boxes
     np.testing.assert_allclose(scores[[1, 2, 3]], (first.scores[[1, 2, 3]] + 0.5) / 2)
     np.testing.assert_array_equal(scores[[0, 4]], first.scores[[0, 4]])
+
+
+def test_the_cascade_prefers_what_repeats_no_better_region() -> None:
+    first = Table(np.array([[0.9, 0.0], [0.8, 0.0], [0.0, 0.3]]))
+    second = Table(np.full((3, 2), 0.5))
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [2, 20, 10, 30]], np.float32)
+    Ensemble([first, second], cascade=2)(IMAGE, boxes)
+    assert second.asked == [[0, 2]]
 
 
 def test_factors_count_in_the_mean_and_in_the_choice() -> None:

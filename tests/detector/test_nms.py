@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
-from detector.nms import best_detections
+from detector.nms import best_detections, diverse_order
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -35,6 +35,13 @@ def plain(
     return kept[:most]
 
 
+def boxes_with_repeats(count: int, generator: np.random.Generator) -> np.ndarray:
+    corners = generator.integers(0, 12, (count, 2))  # few positions: many duplicates
+    return np.concatenate([corners, corners + generator.integers(1, 8, (count, 2))], axis=1).astype(
+        np.float32
+    )
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     num_boxes=st.integers(0, 25),
@@ -55,11 +62,10 @@ def test_equals_the_plain_one(
     seed: int,
 ) -> None:
     generator = np.random.default_rng(seed)
-    corners = generator.integers(0, 12, (num_boxes, 2))  # few positions: many duplicates
-    boxes = np.concatenate([corners, corners + generator.integers(1, 8, (num_boxes, 2))], axis=1)
+    boxes = boxes_with_repeats(num_boxes, generator)
     scores = generator.integers(0, levels + 1, (num_boxes, num_classes)) / levels
     chosen, labels = best_detections(
-        boxes.astype(np.float32),
+        boxes,
         scores.astype(np.float32),
         iou_threshold=iou_threshold,
         score_threshold=score_threshold,
@@ -96,3 +102,31 @@ def test_looks_on_when_the_best_suppress_each_other(most: int) -> None:
         max_detections=most,
     )
     assert chosen.tolist() == [0, *range(500, 509)][:most]
+
+
+def test_what_repeats_a_better_box_comes_later() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 9, 10]], np.float32)
+    assert diverse_order(boxes, np.array([0.9, 0.8, 0.3, 0.7], np.float32)).tolist() == [0, 2, 1, 3]
+    assert diverse_order(boxes, np.array([0.9, 0.8, 0.2, 0.7], np.float32)).tolist() == [0, 1, 3, 2]
+    assert diverse_order(boxes[[0, 0, 2]], np.array([0.9, 0.9, 0.1], np.float32)).tolist() == [0, 2, 1]
+    assert diverse_order(boxes[:0], np.empty(0, np.float32)).tolist() == []
+    assert diverse_order(np.zeros((2, 4), np.float32), np.ones(2, np.float32)).tolist() == [
+        0,
+        1,
+    ]  # empty boxes
+
+
+@given(st.integers(0, 10_000), st.integers(0, 30))
+@settings(max_examples=100, deadline=None)
+def test_the_order_is_that_of_the_formula(seed: int, count: int) -> None:
+    generator = np.random.default_rng(seed)
+    boxes = boxes_with_repeats(count, generator)
+    worth = generator.integers(0, 11, count) / np.float32(10)
+    left = []
+    for box in range(count):
+        better = [i for i in range(count) if worth[i] > worth[box] or (worth[i] == worth[box] and i < box)]
+        repeated = max((iou(boxes[box], boxes[i]) for i in better), default=0.0)
+        left.append(worth[box] * (1 - repeated) ** 0.5)
+    order = diverse_order(boxes, worth)
+    assert sorted(order.tolist()) == list(range(count))
+    assert (np.diff(np.array(left)[order]) < 1e-6).all()

@@ -13,7 +13,7 @@ from detector.architecture import Architecture
 from detector.box_features import GEOMETRY, box_features
 from detector.configuration import DetectorConfig, build_detector
 from detector.googlenet import GoogLeNet
-from detector.objectness import BoxChooser, ObjectnessHead, SharedPass, ordered
+from detector.objectness import BoxChooser, ObjectnessHead, SharedPass
 from detector.region_scorer import no_progress
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.stage_timer import StageTimer
@@ -61,12 +61,6 @@ def test_pooling_is_the_mean_over_fine_points(seed: int) -> None:
         np.testing.assert_allclose(row[:2], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_near_duplicates_come_last() -> None:
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 9, 10]], np.float32)
-    assert ordered(boxes, np.array([0.9, 0.8, -3.0, 0.7], np.float32)).tolist() == [0, 2, 1, 3]
-    assert ordered(boxes[:0], np.empty(0, np.float32)).tolist() == []
-
-
 @pytest.mark.parametrize("shape", [(40, 60), (1, 500), (500, 1), (1, 1)])
 def test_a_choice_orders_the_boxes(model: Path, shape: tuple[int, int]) -> None:
     loaded = load_objectness(model)
@@ -75,7 +69,9 @@ def test_a_choice_orders_the_boxes(model: Path, shape: tuple[int, int]) -> None:
     assert long_side == 96
     boxes = boxes_in(12, shape[1], shape[0], seed=1)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    chosen, fit = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="torch"), head)(image, boxes)
+    chosen, fit = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="torch"), head)(
+        image, boxes
+    )
     assert fit.shape == (12,) and ((fit > 0) & (fit < 1)).all()
     assert sorted(chosen.tolist()) == sorted(boxes.tolist())
     openvino = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="openvino"), head)
