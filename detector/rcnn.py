@@ -53,7 +53,7 @@ class RCNN:
         early_stop: bool = True,
         labels: Sequence[int] | None = None,
         nms_iou: float = 0.3,
-        score_threshold: float = 0.3,
+        score_threshold: float = 0.4,
         max_detections: int = 100,
     ) -> None:
         if max_boxes is not None and max_boxes < 1:

@@ -71,7 +71,7 @@ def photos(not_yet: dict[str, str]) -> list[Any]:
 
 
 ONE_NOT_YET = {
-    "coffee.png": "the inside of the cup is a cup, the whole of it scores less",
+    "coffee.png": "the cup with its saucer scores more than the cup",
 }
 SIX_NOT_YET = ONE_NOT_YET
 
