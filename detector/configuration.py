@@ -43,8 +43,9 @@ class DetectorConfig:
         num_proposals: Most boxes scored in an image, best-ranked first; None scores all.
         objectness: Order the boxes by the (first) model's own opinion of them, where it has one, and multiply their
             scores with it. Boxes that it thinks too little of to reach `score_threshold` are then not scored.
-        exact: Score every box with every model in float32, whatever `num_proposals`, `cascade` and `precision` say
-            and whether it can reach `score_threshold` or not: the reference.
+        min_objectness: Nor are boxes of which it thinks less than this, from 0 to 1, however low the threshold.
+        exact: Score every box with every model in float32, whatever `num_proposals`, `min_objectness`, `cascade` and
+            `precision` say and whether it can reach `score_threshold` or not: the reference.
         proposal_files: Files or folders of proposals computed before (`tools/propose.py`), to use instead.
         workers: Images of a folder that are read and searched for boxes while others are scored; None: as many as
             there are cores where a GPU scores, and none where the network keeps the cores busy.
@@ -60,6 +61,7 @@ class DetectorConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_proposals: int | None = 400
     objectness: bool = True
+    min_objectness: float = 0.08
     exact: bool = False
     proposal_files: list[str] | None = None
     workers: int | None = None
@@ -100,6 +102,7 @@ def build_detector(config: DetectorConfig) -> RCNN:
         choose=choose,
         max_boxes=most,
         early_stop=not config.exact,
+        min_objectness=config.min_objectness,
         labels=None if config.classes is None else labels_of(config.classes, scorer.classes),
         nms_iou=config.nms_iou,
         score_threshold=config.score_threshold,

@@ -36,7 +36,8 @@ class RCNN:
             nothing.
         max_boxes: Most boxes to look at in an image; None looks at all.
         early_stop: Leave out boxes whose factor is below `score_threshold`: scores are at most 1, so nothing that
-            would be reported is missed.
+            would be reported is missed. Likewise those whose factor is below `min_objectness`.
+        min_objectness: Lowest factor of a box that is worth a look where low scores count, too.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
         score_threshold: Lowest score reported; 0 where an average precision is to be measured.
@@ -51,6 +52,7 @@ class RCNN:
         choose: Chooser | None = None,
         max_boxes: int | None = None,
         early_stop: bool = True,
+        min_objectness: float = 0.0,
         labels: Sequence[int] | None = None,
         nms_iou: float = 0.3,
         score_threshold: float = 0.4,
@@ -60,11 +62,14 @@ class RCNN:
             raise ValueError(f"max_boxes is {max_boxes}, but must be at least 1")
         if max_detections < 1:
             raise ValueError(f"max_detections is {max_detections}, but must be at least 1")
+        if not 0 <= min_objectness <= 1:
+            raise ValueError(f"min_objectness is {min_objectness}, but must be from 0 to 1")
         self.proposals = proposals
         self.scorer = scorer
         self.choose = choose
         self.max_boxes = max_boxes
         self.early_stop = early_stop
+        self.min_objectness = min_objectness
         self.labels = None if labels is None else sorted(set(labels))
         self.nms_iou = nms_iou
         self.score_threshold = score_threshold
@@ -97,8 +102,8 @@ class RCNN:
             with self.timer.stage("choice of boxes"):
                 boxes, factors = self.choose(image, boxes)
                 if self.early_stop:
-                    able = factors * _HIGHEST_SCORE >= self.score_threshold
-                    boxes, factors = boxes[able], factors[able]
+                    needed = max(self.score_threshold / _HIGHEST_SCORE, self.min_objectness)
+                    boxes, factors = boxes[factors >= needed], factors[factors >= needed]
         boxes, factors = boxes[: self.max_boxes], None if factors is None else factors[: self.max_boxes]
         scores = self.scorer(image, boxes, factors=factors, timer=self.timer, progress=progress)
         with self.timer.stage("NMS"):

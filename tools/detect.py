@@ -67,8 +67,9 @@ def detect(arguments: Namespace) -> int:
         return BAD_INPUT
     Console(highlight=False).print(stage_table(timer, report.finished))
     resumed = f" ({report.resumed} from before)" if report.resumed else ""
+    found, seen = report.detections, report.finished + report.resumed
     print(
-        f"{report.detections} detections in {report.finished + report.resumed} images{resumed}: {report.result}"
+        f"{found} detection{'s' * (found != 1)} in {seen} image{'s' * (seen != 1)}{resumed}: {report.result}"
     )
     return PARTLY_DONE if report.failures else 0
 

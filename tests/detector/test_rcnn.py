@@ -77,33 +77,44 @@ class TableScorer:
         return np.asarray(self.scores[boxes[:, 0].astype(int)] * known["factors"][:, None], np.float32)
 
 
-@given(st.integers(0, 10_000), st.integers(0, 30), st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]))
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(0, 30),
+    threshold=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]),
+    least=st.sampled_from([0.0, 0.25]),
+)
 @settings(max_examples=60, deadline=None)
-def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(seed: int, count: int, threshold: float) -> None:
+def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
+    seed: int, count: int, threshold: float, least: float
+) -> None:
     generator = np.random.default_rng(seed)
     left, size = np.arange(count), generator.integers(1, 20, (count, 2))
     boxes = np.stack([left, 0 * left, left + size[:, 0], size[:, 1]], axis=1).astype(np.float32)
     factors = np.sort(generator.integers(0, 11, count) / 10)[::-1].astype(np.float32)
     scores = generator.integers(0, 11, (count, 3)) / 10  # many ties, many ones
+    worthwhile = factors >= least
     seen = []
-    for early_stop in (True, False):
+    for early_stop, chosen in ((True, (boxes, factors)), (False, (boxes[worthwhile], factors[worthwhile]))):
         detector = RCNN(
             proposals=lambda image: boxes,
             scorer=TableScorer(scores),
-            choose=lambda image, boxes: (boxes, factors),
+            choose=lambda image, boxes, chosen=chosen: chosen,
             early_stop=early_stop,
+            min_objectness=least,
             score_threshold=threshold,
         )
         seen.append(detector(np.zeros((20, 60, 3), np.uint8)))
-        looked_at = int((factors >= threshold - 0.01).sum()) if early_stop else count
-        assert detector.timer.counts["boxes"] == looked_at
+        able = factors >= max(threshold - 0.01, least)
+        assert detector.timer.counts["boxes"] == (able.sum() if early_stop else len(chosen[0]))
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(seen[0], name), getattr(seen[1], name))
 
 
-def test_zero_of_something_is_refused(colour_detector: RCNN, colour_classifier: RegionClassifier) -> None:
+def test_numbers_that_make_no_sense_are_refused(colour_detector: RCNN, colour_classifier: RegionClassifier) -> None:
     with pytest.raises(ValueError, match="max_detections is 0"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, max_detections=0)
+    with pytest.raises(ValueError, match="min_objectness is 1.5, but must be from 0 to 1"):
+        RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, min_objectness=1.5)
     with pytest.raises(ValueError, match="batch_size is 0"):
         RegionScorer(colour_classifier, batch_size=0)
 
