@@ -137,7 +137,11 @@ def _chooser(
         return None
     head, long_side = found
     shared = SharedPass(
-        network, long_side=long_side, runtime=config.runtime, device=choose_device(config.device)
+        network,
+        changes=head.changes,
+        long_side=long_side,
+        runtime=config.runtime,
+        device=choose_device(config.device),
     )
     return BoxChooser(shared, head)
 

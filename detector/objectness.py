@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from detector.box_features import GEOMETRY, WINDOWS, box_features
 from detector.googlenet import GoogLeNet
+from detector.low_rank import changed
 from detector.nms import diverse_order
 from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.tap_classifier import TapClassifier
 
 STRIDE = 32  # pixels of a cell
+LAST_STAGE = "inception_5b"
 LONG_SIDE = 672  # of the image that the network sees, in pixels
 _SHORTEST = STRIDE
 
@@ -39,12 +41,14 @@ class ObjectnessHead(nn.Module):
     Args:
         channels: Of the map that the features are pooled from.
         hidden: Units of the one hidden layer.
+        changes: Of the network that makes the map, see `detector.low_rank`: what it learnt for classes alone is
+            not all that tells an object from a part of one.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, channels: int = 1024, hidden: int = 64) -> None:
+    def __init__(self, channels: int = 1024, hidden: int = 64, changes: nn.ModuleDict | None = None) -> None:
         super().__init__()
         inputs = len(WINDOWS) * channels + GEOMETRY
         self.register_buffer("mean", torch.zeros(inputs))
@@ -52,6 +56,7 @@ class ObjectnessHead(nn.Module):
         self.drop_inputs, self.drop_hidden = nn.Dropout(0.2), nn.Dropout(0.3)
         self.hidden = nn.Linear(inputs, hidden)
         self.output = nn.Linear(hidden, 1)
+        self.changes = nn.ModuleDict() if changes is None else changes
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, inputs) as of `box_features` -> (N,)."""
@@ -60,15 +65,31 @@ class ObjectnessHead(nn.Module):
 
 
 class ImageFeatures(nn.Module):
-    """Pixels of whole images to the map of the last stage."""
+    """Pixels of whole images to the map of a stage."""
 
-    def __init__(self, normalize: Normalize, network: GoogLeNet) -> None:
+    def __init__(self, normalize: Normalize, network: GoogLeNet, stage: str) -> None:
         super().__init__()
-        self.normalize, self.network = normalize, network
+        self.normalize, self.network, self.stage = normalize, network, stage
 
     def forward(self, images: Tensor) -> Tensor:
         """(1, 3, H, W) RGB of 0..255 -> (1, D, H/32, W/32), sizes rounded up."""
-        return self.network.features(self.normalize(images))
+        return self.network.taps(self.normalize(images), [self.stage])[self.stage]
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """What one pass makes of an image.
+
+    Attributes:
+        features: (D, h, w) float32.
+        width, height: Of the image, in cells; the last ones may be partly outside.
+        cells: Of a pixel, (4,) float32, across and down and once more.
+    """
+
+    features: np.ndarray
+    width: float
+    height: float
+    cells: np.ndarray
 
 
 class SharedPass:
@@ -76,6 +97,8 @@ class SharedPass:
 
     Args:
         network: Whose last stage makes the map.
+        changes: Of the network for this pass, see `ObjectnessHead`.
+        stage: That makes the map, one with cells of `STRIDE` pixels.
         long_side: Of the image in the network, in pixels.
     """
 
@@ -83,26 +106,44 @@ class SharedPass:
         self,
         network: RegionClassifier,
         *,
+        changes: nn.ModuleDict | None = None,
+        stage: str = LAST_STAGE,
         long_side: int = LONG_SIDE,
         runtime: RuntimeName = "auto",
         device: str | torch.device = "cpu",
     ) -> None:
-        body = network.network
-        trunk = body.trunk if isinstance(body, TapClassifier) else body
-        assert isinstance(trunk, GoogLeNet)
+        trunk = trunk_of(network)
+        if changes:
+            trunk = changed(trunk, changes)
         self.long_side = long_side
-        self._run = choose_runtime(ImageFeatures(network.normalize, trunk), runtime, device)
+        self._run = choose_runtime(ImageFeatures(network.normalize, trunk, stage), runtime, device)
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Features (N, F) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
+    def map_of(self, image: np.ndarray) -> ImageMap:
+        """The map of an image, RGB uint8 (H, W, 3)."""
         height, width = image.shape[:2]
         factor = self.long_side / max(height, width)
         seen = (max(round(width * factor), _SHORTEST), max(round(height * factor), _SHORTEST))
         smaller = factor < 1
         resized = cv2.resize(image, seen, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        features = self._run(resized[None])[0]
-        cells = np.array([seen[0] / width, seen[1] / height] * 2, np.float32) / STRIDE
-        return box_features(features, boxes * cells, width=seen[0] / STRIDE, height=seen[1] / STRIDE)
+        return ImageMap(
+            self._run(resized[None])[0],
+            width=seen[0] / STRIDE,
+            height=seen[1] / STRIDE,
+            cells=np.array([seen[0] / width, seen[1] / height] * 2, np.float32) / STRIDE,
+        )
+
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Features (N, F) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
+        seen = self.map_of(image)
+        return box_features(seen.features, boxes * seen.cells, width=seen.width, height=seen.height)
+
+
+def trunk_of(network: RegionClassifier) -> GoogLeNet:
+    """The GoogLeNet in a classifier of regions."""
+    body = network.network
+    trunk = body.trunk if isinstance(body, TapClassifier) else body
+    assert isinstance(trunk, GoogLeNet)
+    return trunk
 
 
 @dataclass

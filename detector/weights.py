@@ -21,6 +21,7 @@ from detector.box_features import GEOMETRY, WINDOWS
 from detector.class_scores import IndependentScores, MemberScores, QualityScores
 from detector.foreign_weights import caffe_tensors, torchvision_tensors
 from detector.googlenet import GoogLeNet
+from detector.low_rank import stored_changes
 from detector.objectness import ObjectnessHead
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.safetensors_file import WeightsCard, read_weights_file
@@ -85,6 +86,7 @@ TORCHVISION = WeightsRecord(
     outputs="cls1000",
 )
 OBJECTNESS = "objectness."  # before the names of that head's tensors
+CHANGES = "changes."  # and, behind it, of what it changes in the network
 MODEL_FILE = "model.safetensors"  # in the folder of a training run
 MODELS = Path(str(files("detector"))) / "models"
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
@@ -167,7 +169,8 @@ def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, int] 
         name.removeprefix(OBJECTNESS): part for name, part in tensors.items() if name.startswith(OBJECTNESS)
     }
     hidden = tensors["hidden.weight"] if "hidden.weight" in tensors else torch.zeros(1, GEOMETRY)
-    head = ObjectnessHead((hidden.shape[1] - GEOMETRY) // len(WINDOWS), len(hidden))
+    changes = stored_changes(tensors, CHANGES)
+    head = ObjectnessHead((hidden.shape[1] - GEOMETRY) // len(WINDOWS), len(hidden), changes)
     load_state(head, tensors, path)
     return head.eval(), card.objectness
 

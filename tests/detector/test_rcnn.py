@@ -110,10 +110,12 @@ def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
         np.testing.assert_array_equal(getattr(seen[0], name), getattr(seen[1], name))
 
 
-def test_numbers_that_make_no_sense_are_refused(colour_detector: RCNN, colour_classifier: RegionClassifier) -> None:
+def test_numbers_that_make_no_sense_are_refused(
+    colour_detector: RCNN, colour_classifier: RegionClassifier
+) -> None:
     with pytest.raises(ValueError, match="max_detections is 0"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, max_detections=0)
-    with pytest.raises(ValueError, match="min_objectness is 1.5, but must be from 0 to 1"):
+    with pytest.raises(ValueError, match=r"min_objectness is 1\.5, but must be from 0 to 1"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, min_objectness=1.5)
     with pytest.raises(ValueError, match="batch_size is 0"):
         RegionScorer(colour_classifier, batch_size=0)

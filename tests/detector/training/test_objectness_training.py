@@ -9,11 +9,13 @@ import torch
 from rich.console import Console
 
 from detector.architecture import Architecture
-from detector.box_features import GEOMETRY, WINDOWS
+from detector.box_features import GEOMETRY, box_features
 from detector.googlenet import GoogLeNet
+from detector.objectness import ImageMap, ObjectnessHead, SharedPass
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.training.data import DataConfig
-from detector.training.objectness import ObjectnessTraining, best_iou, fit_head, sampled, train_objectness
+from detector.training.objectness import ObjectnessTraining, train_objectness
+from detector.training.objectness_fit import MappedImage, ObjectnessFit, best_iou, fit_objectness
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.weights import CAFFE_INPUT, load_objectness, load_weights
@@ -32,19 +34,80 @@ def config(scenes: Path, tmp_path: Path) -> ObjectnessTraining:
         proposals={"mode": "single"},
         hold_out=0.4,
     )
-    return ObjectnessTraining(data, str(start), str(tmp_path / "out"), epochs=2, each=5)
+    fit = ObjectnessFit(rank=2, epochs=2, each=5)
+    return ObjectnessTraining(data, str(start), str(tmp_path / "out"), fit=fit)
 
 
-def test_a_head_learns_what_can_be_seen() -> None:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(2000, len(WINDOWS) * 4 + GEOMETRY, generator=generator)
-    targets = (features[:, 2] > 0).float()
-    head = fit_head(features, targets, ObjectnessTraining(epochs=20, batch_size=32))
+def made_up(count: int, trunk: GoogLeNet) -> list[MappedImage]:
+    """Maps with a bright square, and boxes on it and beside it; half of these maps lie on their side."""
+    generator = np.random.default_rng(0)
+    channels = trunk.feature_info[-4].channels  # of pool4
+    images = []
+    for position in range(count):
+        shape = (4, 6) if position % 2 else (6, 4)
+        features = generator.random((channels, *shape), np.float32)
+        row, column = generator.integers(0, (shape[0] - 1, shape[1] - 1))
+        features[:8, row : row + 2, column : column + 2] += 4
+        right = np.array([[column, row, column + 2, row + 2]])
+        wrong = np.array([[x, y, x + 2, y + 2] for x in range(shape[1] - 1) for y in range(shape[0] - 1)])
+        wrong = wrong[(np.abs(wrong - right) > 1).any(axis=1)]
+        boxes = np.concatenate([right, wrong])[generator.permutation(len(wrong) + 1)].astype(np.float32)
+        good = (boxes == right).all(axis=1)
+        kinds = (np.flatnonzero(good), np.flatnonzero(good & ~good), np.flatnonzero(~good))
+        images.append(
+            MappedImage(
+                features.astype(np.float16), shape[1], shape[0], boxes, good.astype(np.float32), kinds
+            )
+        )
+    return images
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_head_learns_what_can_be_seen(rank: int) -> None:
+    torch.manual_seed(0)
+    trunk = GoogLeNet(0, architecture=Architecture(width=0.25)).eval()
+    before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
+    images = made_up(40, trunk)
+    fit = ObjectnessFit(rank=rank, epochs=12, images=4, learning_rate=0.01)
+    losses: list[float] = []
+
+    def learnt() -> ObjectnessHead:
+        return fit_objectness(
+            images, trunk, fit, device=torch.device("cpu"), seed=3,
+            log=lambda step, values: losses.append(values["loss"]),
+        )  # fmt: skip
+
+    head = learnt()
+    assert losses[-1] < 0.5 * losses[0]
+    assert len(head.changes) == (12 if rank else 0)
+    for name, tensor in trunk.state_dict().items():  # the network itself stays as it is
+        assert torch.equal(tensor, before[name])
+    again = learnt().state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in head.state_dict().items())
+
+
+def test_what_is_learnt_from_is_what_a_detector_sees(config: ObjectnessTraining) -> None:
+    classifier = load_weights(Path(config.weights or ""))
+    trunk = classifier.network
+    assert isinstance(trunk, GoogLeNet)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
+    boxes = np.array([[0, 0, 80, 50], [3, 4, 60, 40], [70, 10, 80, 20]], np.float32)
+    options = {"long_side": 160, "runtime": "torch"}
+    expected = SharedPass(classifier, **options)(pixels, boxes)  # type: ignore[arg-type]
+    early: ImageMap = SharedPass(classifier, stage="pool4", **options).map_of(pixels)  # type: ignore[arg-type]
+    nothing = np.empty(0, int)
+    mapped = MappedImage(
+        early.features, early.width, early.height, boxes * early.cells, np.empty(0), (nothing,) * 3
+    )
     with torch.inference_mode():
-        right = ((head(features) > 0).float() == targets).float().mean()
-    assert right > 0.9
-    again = fit_head(features, targets, ObjectnessTraining(epochs=20, batch_size=32))
-    assert torch.equal(head.hidden.weight, again.hidden.weight)
+        last = trunk.get_submodule("inception_5b")(
+            trunk.get_submodule("inception_5a")(torch.from_numpy(mapped.features)[None])
+        )[0]
+        found = mapped.described(last, np.array([2, 0]))
+    np.testing.assert_allclose(found.numpy(), expected[[2, 0]], rtol=1e-4, atol=1e-5)
+    assert found.shape[1] == 3 * trunk.num_features + GEOMETRY
+    reference = box_features(last.numpy(), mapped.boxes, width=mapped.width, height=mapped.height)
+    np.testing.assert_allclose(reference, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_is_the_same_with_a_head(config: ObjectnessTraining) -> None:
@@ -54,6 +117,8 @@ def test_the_model_is_the_same_with_a_head(config: ObjectnessTraining) -> None:
     assert "held-out objects, recall by objectness" in printed.get()
     found = load_objectness(path)
     assert found is not None and found[1] == 672
+    assert all(change.get_parameter("up").abs().max() > 0 for change in found[0].changes.values())
+    assert (path.parent / "curves.png").is_file()
     regions = torch.rand(2, 3, 224, 224) * 255
     before, after = (load_weights(Path(file)).eval()(regions) for file in (config.weights or "", path))
     assert torch.equal(before, after)
@@ -71,18 +136,20 @@ def test_boxes_on_what_is_to_be_ignored_say_nothing(scenes: Path) -> None:
 def test_sampled_boxes_keep_their_rank_among_all(scenes: Path) -> None:
     image = read_training_set(scenes / "instances.json", scenes / "images", Problems()).images[0]
     boxes = np.concatenate([np.tile([[0.0, 0.0, 1.0, 1.0]], (50, 1)), image.boxes]).astype(np.float32)
-    found, targets = sampled(
-        image, boxes, lambda _, all_boxes: np.arange(len(all_boxes))[:, None], 3, np.random.default_rng(0)
-    )
-    assert len(found) == 3 + min(3, len(image.boxes))
-    assert np.array_equal(targets > 0, found[:, 0] >= 50)
+    seen = ImageMap(np.zeros((2, 3, 3), np.float32), 3, 3, np.full(4, 1 / 32, np.float32))
+    mapped = MappedImage.of(image, boxes, seen)
+    rows = mapped.sampled(3, np.random.default_rng(0))
+    assert len(rows) == 3 + min(3, len(image.boxes))
+    assert np.array_equal(mapped.targets[rows] > 0, rows >= 50)
+    ranks = mapped.described(torch.from_numpy(seen.features), rows)[:, -1]
+    np.testing.assert_allclose(ranks, np.log1p(rows) / 8, rtol=1e-6)
 
 
 def test_bad_settings(config: ObjectnessTraining) -> None:
     quiet = Console(quiet=True)
-    for change, words in (
-        ({"epochs": 0}, "must be at least 1"),
-        ({"weights": "bvlc"}, "added to a .safetensors model"),
-    ):
-        with pytest.raises((ValueError, OSError), match=words):
-            train_objectness(replace(config, **change), quiet)
+    with pytest.raises(ValueError, match=r"added to a \.safetensors model"):
+        train_objectness(replace(config, weights="bvlc"), quiet)
+    with pytest.raises(ValueError, match=r"fit\.epochs, .* must be at least 1"):
+        ObjectnessFit(epochs=0)
+    with pytest.raises(ValueError, match="none of the images has a box"):
+        fit_objectness([], GoogLeNet(0), config.fit, device=torch.device("cpu"), seed=0)
