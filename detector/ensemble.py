@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from detector.nms import diverse_order
-from detector.region_scorer import Progress, Scorer, no_progress
+from detector.region_scorer import HIGHEST_SCORE, Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
 
 
@@ -57,26 +57,40 @@ class Ensemble:
         /,
         *,
         factors: np.ndarray | None = None,
+        score_threshold: float = 0.0,
         timer: StageTimer | None = None,
         progress: Progress = no_progress,
     ) -> np.ndarray:
-        """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,)."""
+        """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,).
+
+        Regions whose mean stays below `score_threshold`, whatever the others may say, keep the first one's scores,
+        which are below it, too.
+        """
         timer = timer or StageTimer()
+        first, *others = self.members
         seen_by_all = len(boxes) if self.cascade is None else min(self.cascade, len(boxes))
-        total = len(boxes) + (len(self.members) - 1) * seen_by_all
 
         def advance(before: int) -> Progress:
-            return lambda done, _: progress(before + done, total)
+            return lambda done, _: progress(before + done, len(boxes) + len(others) * seen_by_all)
 
-        first, *others = self.members
-        scores = first(image, boxes, factors=factors, timer=timer, progress=advance(0))
-        best = diverse_order(boxes, scores.max(axis=1, initial=0))[:seen_by_all]
+        scores = first(image, boxes, factors=factors, score_threshold=0.0, timer=timer, progress=advance(0))
+        highest = scores.max(axis=1, initial=0)
+        best = diverse_order(boxes, highest)[:seen_by_all]
+        most = HIGHEST_SCORE * (np.ones(len(boxes)) if factors is None else factors)
+        within_reach = self.weights[0] * highest + (1 - self.weights[0]) * most >= score_threshold
+        best = best[within_reach[best]]
+        seen_by_all = len(best)
         mean = scores[best].astype(np.float64) * self.weights[0]
         for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
             before = len(boxes) + number * seen_by_all
             of_best = None if factors is None else factors[best]
             mean += weight * member(
-                image, boxes[best], factors=of_best, timer=timer, progress=advance(before)
+                image,
+                boxes[best],
+                factors=of_best,
+                score_threshold=0.0,
+                timer=timer,
+                progress=advance(before),
             )
         scores[best] = mean
         return scores

@@ -12,10 +12,8 @@ import numpy as np
 from detector.detections import Detections
 from detector.nms import best_detections
 from detector.objectness import Chooser
-from detector.region_scorer import Progress, Scorer, no_progress
+from detector.region_scorer import HIGHEST_SCORE, Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
-
-_HIGHEST_SCORE = 1.01  # of a class: the sum of probabilities that bfloat16 has rounded may exceed 1 a little
 
 
 class Proposals(Protocol):
@@ -36,7 +34,8 @@ class RCNN:
             nothing.
         max_boxes: Most boxes to look at in an image; None looks at all.
         early_stop: Leave out boxes whose factor is below `score_threshold`: scores are at most 1, so nothing that
-            would be reported is missed. Likewise those whose factor is below `min_objectness`.
+            would be reported is missed. Likewise those whose factor is below `min_objectness`. An ensemble stops at
+            what its first member leaves no chance.
         min_objectness: Lowest factor of a box that is worth a look where low scores count, too.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
@@ -102,10 +101,17 @@ class RCNN:
             with self.timer.stage("choice of boxes"):
                 boxes, factors = self.choose(image, boxes)
                 if self.early_stop:
-                    needed = max(self.score_threshold / _HIGHEST_SCORE, self.min_objectness)
+                    needed = max(self.score_threshold / HIGHEST_SCORE, self.min_objectness)
                     boxes, factors = boxes[factors >= needed], factors[factors >= needed]
         boxes, factors = boxes[: self.max_boxes], None if factors is None else factors[: self.max_boxes]
-        scores = self.scorer(image, boxes, factors=factors, timer=self.timer, progress=progress)
+        scores = self.scorer(
+            image,
+            boxes,
+            factors=factors,
+            score_threshold=self.score_threshold if self.early_stop else 0.0,
+            timer=self.timer,
+            progress=progress,
+        )
         with self.timer.stage("NMS"):
             reported = np.arange(scores.shape[1]) if self.labels is None else np.array(self.labels)
             chosen, column = best_detections(

@@ -13,6 +13,7 @@ from detector.stage_timer import StageTimer
 from detector.taxonomy import DetectionClass
 
 SCORE_STEP = 2.0**-20  # about a millionth
+HIGHEST_SCORE = 1.01  # of a class: the sum of probabilities that bfloat16 has rounded may exceed 1 a little
 _REGIONS_ON_CPU = 4  # at a time: what stays in its caches
 _REGIONS_ON_GPU = 128  # what keeps it busy
 
@@ -32,10 +33,14 @@ class Scorer(Protocol):
         /,
         *,
         factors: np.ndarray | None,
+        score_threshold: float,
         timer: StageTimer,
         progress: Progress,
     ) -> np.ndarray:
-        """RGB uint8 (H, W, 3), boxes (N, 4) and what is known of their fit (N,) -> scores (N, C) float32."""
+        """RGB uint8 (H, W, 3), boxes (N, 4) and what is known of their fit (N,) -> scores (N, C) float32.
+
+        Scores below `score_threshold` do not count and may be others, as long as they are below it.
+        """
         ...
 
 
@@ -84,6 +89,7 @@ class RegionScorer:
         /,
         *,
         factors: np.ndarray | None = None,
+        score_threshold: float = 0.0,
         timer: StageTimer | None = None,
         progress: Progress = no_progress,
     ) -> np.ndarray:

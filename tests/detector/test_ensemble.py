@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detector.ensemble import Ensemble
 from detector.region_scorer import Progress
@@ -27,6 +29,7 @@ class Table:
         /,
         *,
         factors: np.ndarray | None,
+        score_threshold: float = 0.0,
         timer: StageTimer,
         progress: Progress,
     ) -> np.ndarray:
@@ -79,6 +82,33 @@ def test_factors_count_in_the_mean_and_in_the_choice() -> None:
     expected = first.scores * factors[:, None]
     expected[[0, 2]] = (first.scores[[0, 2]] + 0.5) / 2
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(0, 20),
+    cascade=st.sampled_from([None, 1, 5]),
+    threshold=st.sampled_from([0.0, 0.1, 0.4, 0.5, 1.0]),
+    weights=st.sampled_from([(1, 1), (3, 1), (0, 1), (1, 0)]),
+    known=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_cannot_reach_the_threshold_is_asked_of_the_first_only(
+    seed: int, count: int, cascade: int | None, threshold: float, weights: tuple[float, ...], known: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    members = [Table(generator.integers(0, 11, (20, 2)) / 10) for _ in range(2)]  # many ties, many ones
+    factors = (generator.integers(0, 11, count) / 10).astype(np.float32) if known else None
+    ensemble = Ensemble(members, weights=weights, cascade=cascade)
+    everything = ensemble(IMAGE, numbered_boxes(count), factors=factors)
+    found = ensemble(IMAGE, numbered_boxes(count), factors=factors, score_threshold=threshold)
+    counts = everything >= threshold
+    np.testing.assert_array_equal(found >= threshold, counts)
+    np.testing.assert_array_equal(found[counts], everything[counts])
+    assert set(members[1].asked[1]) <= set(members[1].asked[0])
+    if factors is not None and cascade is None and count:
+        hopeless = np.flatnonzero(factors * 1.01 < threshold)
+        assert not set(hopeless.tolist()) & set(members[1].asked[1])
 
 
 def test_a_cascade_of_everything_is_no_cascade() -> None:

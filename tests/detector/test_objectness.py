@@ -112,7 +112,9 @@ def test_the_expected_fit_is_a_factor_of_all_scores(model: Path) -> None:
     with_factor = build_detector(config)
     assert isinstance(with_factor.choose, BoxChooser)
     chosen, fit = with_factor.choose(image, boxes)
-    plain = with_factor.scorer(image, chosen, factors=None, timer=StageTimer(), progress=no_progress)
+    plain = with_factor.scorer(
+        image, chosen, factors=None, score_threshold=0.0, timer=StageTimer(), progress=no_progress
+    )
     expected = plain * fit[:, None]
     found = with_factor(image, boxes=boxes)
     assert len(found) == 100
