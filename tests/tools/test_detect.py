@@ -136,7 +136,7 @@ def test_a_bad_image_in_a_batch_is_reported_and_the_rest_done(
     assert code == 1
     assert "error: bad.jpg: not an image" in err and "error: gone.jpg: no such file" in err
     assert "2 of 3 images failed: bad.jpg, gone.jpg" in err
-    assert "in 1 images" in out
+    assert "2 detections in 1 image: " in out
 
 
 def test_any_readable_image_works(detect: Detect, random_model: Path, tmp_path: Path) -> None:
