@@ -168,15 +168,8 @@ def fit_objectness(
         features = torch.cat([sampled([images[position]])[0] for position in some])
         head.mean.copy_(features.mean(dim=0))
         head.deviation.copy_(features.std(dim=0) + 1e-3)
-    changes = list(head.changes.parameters())
-    own = [*head.hidden.parameters(), *head.output.parameters()]
-    groups: list[dict[str, Any]] = [{"params": own, "lr": fit.learning_rate}]
-    groups += [{"params": changes, "lr": fit.change_rate}] if changes else []
-    optimizer = torch.optim.AdamW(groups, weight_decay=fit.weight_decay)
     steps = fit.epochs * -(-len(images) // fit.images)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / _WARMUP) * (1 - step / steps)
-    )
+    optimizer, schedule = _optimizer(head, fit, steps)
     head.train()
     step, losses = 0, []
     for _ in range(fit.epochs):
@@ -196,3 +189,18 @@ def fit_objectness(
                 log(step, {"loss": float(np.mean(losses)), "learning_rate": float(schedule.get_last_lr()[0])})
                 losses.clear()
     return head.eval().cpu()
+
+
+def _optimizer(
+    head: ObjectnessHead, fit: ObjectnessFit, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW with a rate for the head and one for its changes, which rise at first and then go down to zero."""
+    own = [*head.hidden.parameters(), *head.output.parameters()]
+    groups: list[dict[str, Any]] = [{"params": own, "lr": fit.learning_rate}]
+    if len(head.changes):
+        groups.append({"params": list(head.changes.parameters()), "lr": fit.change_rate})
+    optimizer = torch.optim.AdamW(groups, weight_decay=fit.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / _WARMUP) * (1 - step / steps)
+    )
+    return optimizer, schedule
