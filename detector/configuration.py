@@ -135,11 +135,11 @@ def _chooser(
     found = load_objectness(source)
     if found is None:
         return None
-    head, long_side = found
+    head, long_sides = found
     shared = SharedPass(
         network,
         changes=head.changes,
-        long_side=long_side,
+        long_sides=long_sides,
         runtime=config.runtime,
         device=choose_device(config.device),
     )

@@ -1,10 +1,11 @@
-"""Which boxes are worth a network pass: one pass over the whole image tells for all of them.
+"""Which boxes are worth a network pass: one pass over the whole image, at two sizes, tells for all of them.
 
 R-CNN's cost is one pass a region, and most regions show no object, or half of one. A small head on features pooled
 from a map of the whole image orders the boxes by how well they fit an object of whatever class. The same opinion is a
 factor of the scores: a network that sees nothing but the inside of a region cannot tell a part from a whole.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +24,9 @@ from detector.tap_classifier import TapClassifier
 
 STRIDE = 32  # pixels of a cell
 LAST_STAGE = "inception_5b"
-LONG_SIDE = 672  # of the image that the network sees, in pixels
+# Of the image in the network, in pixels: learnt from at the first, looked at in both, since the mean of two opinions is
+# better than one.
+LONG_SIDES = (672, 832)
 _SHORTEST = STRIDE
 
 
@@ -59,9 +62,9 @@ class ObjectnessHead(nn.Module):
         self.changes = nn.ModuleDict() if changes is None else changes
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, inputs) as of `box_features` -> (N,)."""
+        """(..., inputs) as of `box_features` -> (...)."""
         x = self.drop_inputs((features - self.mean) / self.deviation)
-        return self.output(self.drop_hidden(self.hidden(x).relu()))[:, 0]
+        return self.output(self.drop_hidden(self.hidden(x).relu()))[..., 0]
 
 
 class ImageFeatures(nn.Module):
@@ -93,13 +96,13 @@ class ImageMap:
 
 
 class SharedPass:
-    """The one pass over an image, and what it says about boxes.
+    """The pass over an image, once at each of some sizes, and what it says about boxes.
 
     Args:
         network: Whose last stage makes the map.
         changes: Of the network for this pass, see `ObjectnessHead`.
         stage: That makes the map, one with cells of `STRIDE` pixels.
-        long_side: Of the image in the network, in pixels.
+        long_sides: Of the image in the network, in pixels.
     """
 
     def __init__(
@@ -108,20 +111,20 @@ class SharedPass:
         *,
         changes: nn.ModuleDict | None = None,
         stage: str = LAST_STAGE,
-        long_side: int = LONG_SIDE,
+        long_sides: Sequence[int] = LONG_SIDES,
         runtime: RuntimeName = "auto",
         device: str | torch.device = "cpu",
     ) -> None:
         trunk = trunk_of(network)
         if changes:
             trunk = changed(trunk, changes)
-        self.long_side = long_side
+        self.long_sides = tuple(long_sides)
         self._run = choose_runtime(ImageFeatures(network.normalize, trunk, stage), runtime, device)
 
-    def map_of(self, image: np.ndarray) -> ImageMap:
-        """The map of an image, RGB uint8 (H, W, 3)."""
+    def map_of(self, image: np.ndarray, long_side: int) -> ImageMap:
+        """The map of an image, RGB uint8 (H, W, 3), at one size."""
         height, width = image.shape[:2]
-        factor = self.long_side / max(height, width)
+        factor = long_side / max(height, width)
         seen = (max(round(width * factor), _SHORTEST), max(round(height * factor), _SHORTEST))
         smaller = factor < 1
         resized = cv2.resize(image, seen, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
@@ -133,9 +136,14 @@ class SharedPass:
         )
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Features (N, F) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
-        seen = self.map_of(image)
-        return box_features(seen.features, boxes * seen.cells, width=seen.width, height=seen.height)
+        """Features (S, N, F) float32 at S sizes of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
+        maps = [self.map_of(image, long_side) for long_side in self.long_sides]
+        return np.stack(
+            [
+                box_features(seen.features, boxes * seen.cells, width=seen.width, height=seen.height)
+                for seen in maps
+            ]
+        )
 
 
 def trunk_of(network: RegionClassifier) -> GoogLeNet:
@@ -163,6 +171,7 @@ class BoxChooser:
         """The boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first, and their expected IoUs (N,)."""
         if not len(boxes):
             return boxes, np.empty(0, np.float32)
-        fit = self.head.eval()(torch.from_numpy(self.shared(image, boxes))).sigmoid().numpy()
+        logits = self.head.eval()(torch.from_numpy(self.shared(image, boxes)))
+        fit = logits.mean(dim=0).sigmoid().numpy()
         chosen = diverse_order(boxes, fit)
         return boxes[chosen], fit[chosen]

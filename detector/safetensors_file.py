@@ -35,7 +35,7 @@ class WeightsCard:
         classes: What a network with other outputs than `cls1000` tells apart.
         tap: The stage whose features a `TapClassifier` judges; None for the whole network.
         grid: Of that classifier.
-        objectness: Long side of the images that the head `objectness.*` was trained with; None without such a head.
+        objectness: Long sides of the images that the head `objectness.*` was trained with; None without such a head.
         architecture: Of the network; files written before there were others are the paper's network.
     """
 
@@ -47,7 +47,7 @@ class WeightsCard:
     classes: tuple[DetectionClass, ...] = field(default=())
     tap: str | None = None
     grid: int = 1
-    objectness: int | None = None
+    objectness: tuple[int, ...] | None = None
     architecture: Architecture = PAPER
 
 
@@ -124,6 +124,8 @@ def read_weights_file(path: Path) -> tuple[dict[str, Tensor], WeightsCard]:
         convention = fields["preprocessing"]
         convention |= {key: tuple(convention[key]) for key in ("mean", "std")}
         fields["preprocessing"] = Preprocessing(**convention)
+        sides = fields.get("objectness")
+        fields["objectness"] = (sides,) if isinstance(sides, int) else sides and tuple(sides)
         fields["architecture"] = Architecture(**fields.get("architecture", {}))
         return tensors, WeightsCard(**fields)
     except (KeyError, TypeError, ValueError) as error:

@@ -160,8 +160,8 @@ def load_weights(source: WeightsRecord | Path, *, temperature: float = 1.0) -> R
     )
 
 
-def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, int] | None:
-    """Read the head of `detector.objectness` and the long side of its images; None if the weights have none."""
+def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, tuple[int, ...]] | None:
+    """Read the head of `detector.objectness` and the long sides of its images; None if the weights have none."""
     path, tensors, card = _read(source)
     if card.objectness is None:
         return None

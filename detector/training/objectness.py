@@ -10,7 +10,7 @@ from rich.console import Console
 
 from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet
-from detector.objectness import LONG_SIDE, BoxChooser, SharedPass, trunk_of
+from detector.objectness import LONG_SIDES, BoxChooser, SharedPass, trunk_of
 from detector.runtime import RuntimeName
 from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
@@ -69,7 +69,12 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
     images, boxes = _read(config, problems, output, console)
     mapped = _maps(
-        images, boxes, SharedPass(classifier, stage=FROZEN, runtime=config.runtime, device=device), console
+        images,
+        boxes,
+        SharedPass(
+            classifier, stage=FROZEN, long_sides=LONG_SIDES[:1], runtime=config.runtime, device=device
+        ),
+        console,
     )
     console.print(f"{len(images):,} images, {sum(map(len, boxes)):,} boxes")
     with RunLog(output, 0) as log, bar(console, "training") as progress:
@@ -86,19 +91,21 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
     learnt = {f"{OBJECTNESS}{name}": tensor for name, tensor in head.state_dict().items()}
     path = output / MODEL_FILE
-    write_weights_file(path, kept | learnt, replace(card, objectness=LONG_SIDE))
+    write_weights_file(path, kept | learnt, replace(card, objectness=LONG_SIDES))
     return path
 
 
 def _maps(
     images: TrainingSet, boxes: list[np.ndarray], shared: SharedPass, console: Console
 ) -> list[MappedImage]:
-    """Every image as the first stages see it, half a megabyte each."""
+    """Every image as the first stages see it at the first size, half a megabyte each."""
     mapped = []
     with bar(console, "maps") as progress:
         for position, (image, proposed) in enumerate(zip(images.images, boxes, strict=True)):
             progress(position, len(images))
-            mapped.append(MappedImage.of(image, proposed, shared.map_of(image.pixels())))
+            mapped.append(
+                MappedImage.of(image, proposed, shared.map_of(image.pixels(), shared.long_sides[0]))
+            )
     return mapped
 
 

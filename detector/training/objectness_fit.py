@@ -117,6 +117,31 @@ def best_iou(boxes: np.ndarray, image: AnnotatedImage) -> tuple[np.ndarray, np.n
     return best, ignored
 
 
+@dataclass(frozen=True)
+class _Sampler:
+    """Boxes to learn from, as the learning stages see them now."""
+
+    stages: nn.Module
+    fit: ObjectnessFit
+    device: torch.device
+    generator: np.random.Generator
+
+    def __call__(self, batch: list[MappedImage]) -> tuple[Tensor, Tensor]:
+        """Features (M, F) and targets (M,) of some boxes of the images."""
+        features, targets = [], []
+        batch = sorted(batch, key=lambda image: image.features.shape)
+        for _, group in groupby(batch, key=lambda image: image.features.shape):
+            alike = list(group)
+            maps = torch.from_numpy(np.stack([image.features for image in alike])).to(self.device).float()
+            with arithmetic(self.device, self.fit.precision):
+                maps = self.stages(maps.contiguous(memory_format=torch.channels_last))
+            for image, seen in zip(alike, maps.float(), strict=True):
+                rows = image.sampled(self.fit.each, self.generator)
+                features.append(image.described(seen, rows))
+                targets.append(torch.from_numpy(image.targets[rows]).to(self.device))
+        return torch.cat(features), torch.cat(targets)
+
+
 def fit_objectness(
     images: list[MappedImage],
     trunk: GoogLeNet,
@@ -147,21 +172,7 @@ def fit_objectness(
     learner = copy.deepcopy(trunk).eval().to(device).to(memory_format=torch.channels_last)
     learn_changes(learner, head.changes)
     stages = nn.Sequential(*(learner.get_submodule(stage) for stage in LEARNT))
-
-    def sampled(batch: list[MappedImage]) -> tuple[Tensor, Tensor]:
-        """Features (M, F) and targets (M,) of some boxes of the images."""
-        features, targets = [], []
-        batch = sorted(batch, key=lambda image: image.features.shape)
-        for _, group in groupby(batch, key=lambda image: image.features.shape):
-            alike = list(group)
-            maps = torch.from_numpy(np.stack([image.features for image in alike])).to(device).float()
-            with arithmetic(device, fit.precision):
-                maps = stages(maps.contiguous(memory_format=torch.channels_last))
-            for image, seen in zip(alike, maps.float(), strict=True):
-                rows = image.sampled(fit.each, generator)
-                features.append(image.described(seen, rows))
-                targets.append(torch.from_numpy(image.targets[rows]).to(device))
-        return torch.cat(features), torch.cat(targets)
+    sampled = _Sampler(stages, fit, device, generator)
 
     with torch.no_grad():
         some = generator.permutation(len(images))[:_FOR_STATISTICS]

@@ -157,10 +157,10 @@ def _write(
     }
     opinion = load_objectness(find_weights(config.weights)) if config.objectness else None
     if opinion is not None and config.tap in trunk.stages[-2:]:
-        head, long_side = opinion
+        head, long_sides = opinion
         tensors |= {OBJECTNESS + name: tensor for name, tensor in head.state_dict().items()}
     else:
-        long_side = None
+        long_sides = None
     card = WeightsCard(
         name=path.parent.name,
         origin=f"SVMs on {int(table.given.sum())} objects of {len(table.training_set)} images;"
@@ -172,6 +172,6 @@ def _write(
         architecture=trunk.architecture,
         tap=config.tap,
         grid=config.grid,
-        objectness=long_side,
+        objectness=long_sides,
     )
     write_weights_file(path, tensors, card)

@@ -74,7 +74,9 @@ def test_a_file_brings_its_changes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = GoogLeNet(1002, architecture=NARROW)
     head = ObjectnessHead(network.classifier.in_features, 4, some_changes(network, 3))
-    card = WeightsCard("narrow", "random", "CC0", "members", CAFFE_INPUT, architecture=NARROW, objectness=96)
+    card = WeightsCard(
+        "narrow", "random", "CC0", "members", CAFFE_INPUT, architecture=NARROW, objectness=(96,)
+    )
     tensors = {f"objectness.{name}": tensor for name, tensor in head.state_dict().items()}
     path = tmp_path / "model.safetensors"
     write_weights_file(path, network.state_dict() | tensors, card)
@@ -86,7 +88,7 @@ def test_a_file_brings_its_changes(tmp_path: Path) -> None:
     boxes = np.array([[0, 0, 80, 60], [10, 10, 50, 50]], np.float32)
     classifier = load_weights(path)
     plain, other = (
-        SharedPass(classifier, changes=changes, long_side=96, runtime="torch")(image, boxes)
+        SharedPass(classifier, changes=changes, long_sides=[96], runtime="torch")(image, boxes)
         for changes in (None, found[0].changes)
     )
     assert not np.allclose(plain, other, atol=1e-3)

@@ -15,14 +15,14 @@ from detector.configuration import DetectorConfig, build_detector
 from detector.googlenet import GoogLeNet
 from detector.objectness import BoxChooser, ObjectnessHead, SharedPass
 from detector.region_scorer import no_progress
-from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.safetensors_file import WeightsCard, read_weights_file, write_weights_file
 from detector.stage_timer import StageTimer
 from detector.taxonomy import DET200
 from detector.weights import CAFFE_INPUT, load_objectness, load_weights
 
 NARROW = Architecture(width=0.25)
 CARD = WeightsCard(
-    "narrow", "random", "CC0", "members", CAFFE_INPUT, architecture=NARROW, objectness=96, classes=DET200
+    "narrow", "random", "CC0", "members", CAFFE_INPUT, architecture=NARROW, objectness=(96,), classes=DET200
 )
 CARD = replace(CARD, preprocessing=replace(CAFFE_INPUT, size=32, context=2))
 
@@ -65,16 +65,26 @@ def test_pooling_is_the_mean_over_fine_points(seed: int) -> None:
 def test_a_choice_orders_the_boxes(model: Path, shape: tuple[int, int]) -> None:
     loaded = load_objectness(model)
     assert loaded is not None
-    head, long_side = loaded
-    assert long_side == 96
+    head, long_sides = loaded
+    assert long_sides == (96,)
     boxes = boxes_in(12, shape[1], shape[0], seed=1)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    chosen, fit = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="torch"), head)(
+    chosen, fit = BoxChooser(SharedPass(load_weights(model), long_sides=(96, 128), runtime="torch"), head)(
         image, boxes
     )
     assert fit.shape == (12,) and ((fit > 0) & (fit < 1)).all()
     assert sorted(chosen.tolist()) == sorted(boxes.tolist())
-    openvino = BoxChooser(SharedPass(load_weights(model), long_side=96, runtime="openvino"), head)
+    logits = [
+        head(
+            torch.from_numpy(
+                SharedPass(load_weights(model), long_sides=[side], runtime="torch")(image, boxes)
+            )
+        )[0]
+        for side in (96, 128)
+    ]
+    expected = ((logits[0] + logits[1]) / 2).sigmoid()
+    np.testing.assert_allclose(sorted(fit), sorted(expected.tolist()), rtol=1e-5)
+    openvino = BoxChooser(SharedPass(load_weights(model), long_sides=(96, 128), runtime="openvino"), head)
     again, fit_again = openvino(image, boxes)
     np.testing.assert_array_equal(again, chosen)
     np.testing.assert_allclose(fit_again, fit, rtol=1e-5)
@@ -121,6 +131,14 @@ def test_the_expected_fit_is_a_factor_of_all_scores(model: Path) -> None:
     for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
         place = int(np.flatnonzero((chosen == box).all(axis=1))[0])
         assert score == pytest.approx(expected[place, label], abs=1e-6)
+
+
+def test_files_with_one_size_are_read_as_before(model: Path, tmp_path: Path) -> None:
+    tensors, _ = read_weights_file(model)
+    card = replace(CARD, objectness=96)  # type: ignore[arg-type]
+    write_weights_file(tmp_path / "older.safetensors", tensors, card)
+    found = load_objectness(tmp_path / "older.safetensors")
+    assert found is not None and found[1] == (96,)
 
 
 def test_weights_without_a_head_have_no_opinion(model: Path, tmp_path: Path) -> None:

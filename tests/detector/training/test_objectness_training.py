@@ -11,7 +11,7 @@ from rich.console import Console
 from detector.architecture import Architecture
 from detector.box_features import GEOMETRY, box_features
 from detector.googlenet import GoogLeNet
-from detector.objectness import ImageMap, ObjectnessHead, SharedPass
+from detector.objectness import LONG_SIDES, ImageMap, ObjectnessHead, SharedPass
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.training.data import DataConfig
 from detector.training.objectness import ObjectnessTraining, train_objectness
@@ -92,9 +92,8 @@ def test_what_is_learnt_from_is_what_a_detector_sees(config: ObjectnessTraining)
     assert isinstance(trunk, GoogLeNet)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     boxes = np.array([[0, 0, 80, 50], [3, 4, 60, 40], [70, 10, 80, 20]], np.float32)
-    options = {"long_side": 160, "runtime": "torch"}
-    expected = SharedPass(classifier, **options)(pixels, boxes)  # type: ignore[arg-type]
-    early: ImageMap = SharedPass(classifier, stage="pool4", **options).map_of(pixels)  # type: ignore[arg-type]
+    expected = SharedPass(classifier, long_sides=[128, 160], runtime="torch")(pixels, boxes)[1]
+    early: ImageMap = SharedPass(classifier, stage="pool4", runtime="torch").map_of(pixels, 160)
     nothing = np.empty(0, int)
     mapped = MappedImage(
         early.features, early.width, early.height, boxes * early.cells, np.empty(0), (nothing,) * 3
@@ -116,7 +115,7 @@ def test_the_model_is_the_same_with_a_head(config: ObjectnessTraining) -> None:
         path = train_objectness(config, console)
     assert "held-out objects, recall by objectness" in printed.get()
     found = load_objectness(path)
-    assert found is not None and found[1] == 672
+    assert found is not None and found[1] == LONG_SIDES
     assert all(change.get_parameter("up").abs().max() > 0 for change in found[0].changes.values())
     assert (path.parent / "curves.png").is_file()
     regions = torch.rand(2, 3, 224, 224) * 255
