@@ -5,7 +5,7 @@ from a map of the whole image orders the boxes by how well they fit an object of
 factor of the scores: a network that sees nothing but the inside of a region cannot tell a part from a whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -135,15 +135,14 @@ class SharedPass:
             cells=np.array([seen[0] / width, seen[1] / height] * 2, np.float32) / STRIDE,
         )
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Features (S, N, F) float32 at S sizes of the boxes (N, 4) of an image, RGB uint8 (H, W, 3)."""
-        maps = [self.map_of(image, long_side) for long_side in self.long_sides]
-        return np.stack(
-            [
-                box_features(seen.features, boxes * seen.cells, width=seen.width, height=seen.height)
-                for seen in maps
-            ]
-        )
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
+        """Features (N, F) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), at one size after the other.
+
+        Those of 2,400 boxes are 30 MB, and the head needs several times that; hence never more than one.
+        """
+        for long_side in self.long_sides:
+            seen = self.map_of(image, long_side)
+            yield box_features(seen.features, boxes * seen.cells, width=seen.width, height=seen.height)
 
 
 def trunk_of(network: RegionClassifier) -> GoogLeNet:
@@ -171,7 +170,8 @@ class BoxChooser:
         """The boxes (N, 4) of an image, RGB uint8 (H, W, 3), best first, and their expected IoUs (N,)."""
         if not len(boxes):
             return boxes, np.empty(0, np.float32)
-        logits = self.head.eval()(torch.from_numpy(self.shared(image, boxes)))
-        fit = logits.mean(dim=0).sigmoid().numpy()
+        head = self.head.eval()
+        logits = [head(torch.from_numpy(features)) for features in self.shared(image, boxes)]
+        fit = torch.stack(logits).mean(dim=0).sigmoid().numpy()
         chosen = diverse_order(boxes, fit)
         return boxes[chosen], fit[chosen]

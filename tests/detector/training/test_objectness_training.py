@@ -92,7 +92,7 @@ def test_what_is_learnt_from_is_what_a_detector_sees(config: ObjectnessTraining)
     assert isinstance(trunk, GoogLeNet)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
     boxes = np.array([[0, 0, 80, 50], [3, 4, 60, 40], [70, 10, 80, 20]], np.float32)
-    expected = SharedPass(classifier, long_sides=[128, 160], runtime="torch")(pixels, boxes)[1]
+    _, expected = SharedPass(classifier, long_sides=[128, 160], runtime="torch")(pixels, boxes)
     early: ImageMap = SharedPass(classifier, stage="pool4", runtime="torch").map_of(pixels, 160)
     nothing = np.empty(0, int)
     mapped = MappedImage(
