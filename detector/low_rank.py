@@ -76,7 +76,7 @@ def changed(network: Network, changes: nn.ModuleDict) -> Network:
         try:
             weight = network.get_submodule(_name(key)).weight
             assert isinstance(weight, Tensor)
-            weight.copy_(change(weight))
+            weight.copy_(copy.deepcopy(change).to(weight.device)(weight))  # which may be on a GPU already
         except (AttributeError, RuntimeError):
             raise ValueError(f"the change of {_name(key)} is that of another network") from None
     return network

@@ -70,6 +70,14 @@ def test_changes_of_another_network_are_refused() -> None:
         changed(GoogLeNet(0, architecture=Architecture(width=0.5)), changes)
 
 
+def test_changes_follow_a_network_to_its_device() -> None:
+    network = GoogLeNet(0, architecture=NARROW)
+    changes = some_changes(network, 3)
+    there = changed(network.to("meta"), changes)  # stands for a GPU: nothing of the CPU may be added to it
+    assert all(parameter.is_meta for parameter in there.parameters())
+    assert not any(parameter.is_meta for parameter in changes.parameters())
+
+
 def test_a_file_brings_its_changes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = GoogLeNet(1002, architecture=NARROW)
