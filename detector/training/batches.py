@@ -1,7 +1,6 @@
 """The batches of a run by the number of their step: pixels of regions, or features computed before."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -60,18 +59,8 @@ def targets_of(table: RegionTable, rows: np.ndarray, teacher: Teacher | None = N
     if teacher.label_shares is not None:
         of_label = np.append(teacher.label_shares, np.float32(1))  # background has no label to share
         shares = torch.from_numpy(of_label[table.labels[rows]])
-    likeness = None
-    if teacher.likeness is not None:
-        objects = table.labels[rows] < len(table.training_set.classes)  # have a label to go by
-        likeness = torch.from_numpy(teacher.likeness[rows].astype(np.float32)) * teacher.likeness_weight
-        likeness[torch.from_numpy(objects)] = 0
-    return replace(
-        truth,
-        teacher=opinion,
-        teacher_weight=torch.full((len(rows),), teacher.weight),
-        label_share=shares,
-        likeness=likeness,
-    )
+    weights = torch.full((len(rows),), teacher.weight)
+    return RegionTargets(truth.possible, truth.ious, truth.fit_known, opinion, weights, shares)
 
 
 class PixelBatches:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from eval.atomic import temporary_name
 
-LOSSES = ("loss", "class", "quality", "teacher", "likeness", "auxiliary")
+LOSSES = ("loss", "class", "quality", "teacher", "auxiliary")
 MEASURES = ("mean_ap", "top_1", "top_5")
 
 

@@ -35,9 +35,7 @@ from detector.training.sampling import BatchPlan, RegionTable, table_summary, th
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.teacher import (
     Teacher,
-    as_stored,
     doubted,
-    find_judge,
     kept_opinions,
     label_shares,
     opinions_of_features,
@@ -236,46 +234,18 @@ def _teacher(
     console: Console,
     device: torch.device,
 ) -> Teacher:
-    """The mean of the teachers' opinions, each from the cached features where these are its own."""
-    names = config.teacher if isinstance(config.teacher, list) else [config.teacher]
-    found = []
-    for number, name in enumerate(names, start=1):
-        judge = find_judge(name, config.teacher_surroundings, config.teacher_crop) if name else classifier
-        path = kept / ("teacher.npy" if number == 1 else f"teacher_{number}.npy")
-        known = [] if name else features
-        found.append(_opinions(config, judge, table, known, path, console, device))
-    opinions = found[0]
-    if len(found) > 1:
-        opinions = np.asarray(np.mean(found, axis=0, dtype=np.float32), np.float16)
-    shares = label_shares(table.training_set.counts(), config.teacher_objects, config.label_share)
-    return Teacher(
-        doubted(opinions, table, config.teacher_trust),
-        config.teacher_weight,
-        shares,
-        likeness=opinions[:, :-1] if config.likeness_weight else None,
-        likeness_weight=config.likeness_weight,
-    )
-
-
-def _opinions(
-    config: Finetuning,
-    judge: RegionClassifier,
-    table: RegionTable,
-    features: list[np.ndarray],
-    path: Path,
-    console: Console,
-    device: torch.device,
-) -> np.ndarray:
-    """Of one teacher, kept in `path`, from features of its own network if any are given."""
-    if features:
+    """The teacher's opinions, from the cached features where these are its own."""
+    judge = start_weights(config.teacher, None)[0] if config.teacher else classifier
+    if judge is classifier and features:
         assert isinstance(judge.network, GoogLeNet) and config.freeze is not None
         blocks = opinions_of_features(judge, features[0], stage_name(judge.network, config.freeze), device)
     else:
-        table = as_stored(table)
         run = choose_runtime(judge, config.runtime, device, size=judge.preprocessing.size)
         blocks = opinions_of_pixels(judge, run, table, config.batch_size)
     with bar(console, "teacher") as progress:
-        return kept_opinions(judge, table, blocks, path, progress=progress)
+        opinions = kept_opinions(judge, table, blocks, kept / "teacher.npy", progress=progress)
+    shares = label_shares(table.training_set.counts(), config.teacher_objects, config.label_share)
+    return Teacher(doubted(opinions, table, config.teacher_trust), config.teacher_weight, shares)
 
 
 def _train(

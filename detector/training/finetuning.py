@@ -32,13 +32,8 @@ class Finetuning:
         quality: Also learn to predict a region's IoU, which scores are multiplied with.
         quality_weight: Of its loss.
         teacher_weight: How much regions of unlabelled classes hold on to the teacher's zero-shot scores.
-        teacher: The weights that give these; those that training starts from by default. A list stands for the mean
-            of several. `efficientnet-lite2` is a stronger classifier, if its packages are installed. Teachers see small
-            copies with all the pixels of the image.
-        teacher_surroundings: What share of a region's side these see on each side of a box, and
-        teacher_crop: how they cut a box; None: as their weights want.
-        likeness_weight: How much a region without an object learns which class it looks like to the teacher, were it an
-            object: features of classes then come from more than the few boxes.
+        teacher: The weights that give these, looking at regions as they want; those that training starts from by
+            default.
         label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
             that few classes have boxes for stays a judge of the others.
         teacher_objects: How many objects of a class the teacher's opinion is worth: with n of them its label counts
@@ -85,10 +80,7 @@ class Finetuning:
     quality: bool = False
     quality_weight: float = 1.0
     teacher_weight: float = 0.0
-    teacher: str | list[str] | None = None
-    teacher_surroundings: float | None = None
-    teacher_crop: Literal["warp", "square"] | None = None
-    likeness_weight: float = 0.0
+    teacher: str | None = None
     teacher_trust: float = 1.0
     label_share: float = 1.0
     teacher_objects: float = 0.0
@@ -140,14 +132,6 @@ def check(config: Finetuning) -> None:
         if not 0 <= getattr(config, name) <= 1:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
-    if config.likeness_weight < 0 or (config.likeness_weight and not config.teacher_weight):
-        raise ValueError(
-            f"--likeness-weight is {config.likeness_weight}, but must be 0 or more, and needs a --teacher-weight"
-        )
-    if config.teacher_surroundings is not None and not 0 <= config.teacher_surroundings < 0.5:
-        raise ValueError(
-            f"--teacher-surroundings is {config.teacher_surroundings}, but must be at least 0 and below 0.5"
-        )
     if config.order_seed is not None and config.order_seed < 0:
         raise ValueError(f"--order-seed is {config.order_seed}, but must be 0 or more")
     if config.teacher_objects < 0:

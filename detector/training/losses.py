@@ -23,8 +23,6 @@ class RegionTargets:
         teacher: (R, C + 1) probabilities to stay near, or None.
         teacher_weight: (R,) of the teacher's opinion, or None.
         label_share: (R,) how much an object's label counts against the teacher's opinion of its class, or None.
-        likeness: (R, C) what the teacher thinks that the region looks like, were it an object, times its weight, or
-            None.
     """
 
     possible: Tensor
@@ -33,7 +31,6 @@ class RegionTargets:
     teacher: Tensor | None = None
     teacher_weight: Tensor | None = None
     label_share: Tensor | None = None
-    likeness: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.possible)
@@ -85,21 +82,6 @@ def teacher_loss(logits: Tensor, teacher: Tensor, possible: Tensor) -> Tensor:
     return (allowed * (log_teacher - log_student)).sum(dim=1)
 
 
-def likeness_loss(logits: Tensor, likeness: Tensor) -> Tensor:
-    """What a region looks like, were it an object: a teacher's opinion of the classes, without background.
-
-    Args:
-        logits: (R, C + 1), of which background, the last, does not matter.
-        likeness: (R, C) probabilities; the divergence counts as much as they sum to, since a teacher that knows the
-            region as none of the classes has little to say of which it is.
-
-    Returns:
-        (R,)
-    """
-    likely = likeness / likeness.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    return (likeness * (likely.clamp_min(1e-12).log() - logits[:, :-1].log_softmax(dim=1))).sum(dim=1)
-
-
 def quality_loss(quality: Tensor, ious: Tensor, fit_known: Tensor) -> Tensor:
     """Binary cross entropy (R,) between the predicted and the true IoU, 0 where the truth is not known."""
     loss = F.binary_cross_entropy_with_logits(quality, ious, reduction="none")
@@ -141,6 +123,4 @@ def region_losses(
         if targets.label_share is not None:
             opinion = opinion * torch.where(possible[:, -1], 1, 1 - targets.label_share)
         losses["teacher"] = (targets.teacher_weight * opinion).sum()
-    if targets.likeness is not None:
-        losses["likeness"] = likeness_loss(logits, targets.likeness).sum()
     return losses

