@@ -63,34 +63,37 @@ class Ensemble:
     ) -> np.ndarray:
         """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,).
 
-        Regions whose mean stays below `score_threshold`, whatever the others may say, keep the first one's scores,
-        which are below it, too.
+        A region is left alone as soon as its mean cannot reach `score_threshold`, whatever those may say who have not
+        looked yet; it keeps the mean of those who have, which is below the threshold, too.
         """
         timer = timer or StageTimer()
         first, *others = self.members
-        seen_by_all = len(boxes) if self.cascade is None else min(self.cascade, len(boxes))
 
-        def advance(before: int) -> Progress:
-            return lambda done, _: progress(before + done, len(boxes) + len(others) * seen_by_all)
-
-        scores = first(image, boxes, factors=factors, score_threshold=0.0, timer=timer, progress=advance(0))
-        highest = scores.max(axis=1, initial=0)
-        best = diverse_order(boxes, highest)[:seen_by_all]
-        most = HIGHEST_SCORE * (np.ones(len(boxes)) if factors is None else factors)
-        within_reach = self.weights[0] * highest + (1 - self.weights[0]) * most >= score_threshold
-        best = best[within_reach[best]]
-        seen_by_all = len(best)
-        mean = scores[best].astype(np.float64) * self.weights[0]
-        for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
-            before = len(boxes) + number * seen_by_all
-            of_best = None if factors is None else factors[best]
-            mean += weight * member(
+        def ask(member: Scorer, rows: np.ndarray, done: int, ahead: int) -> np.ndarray:
+            return member(
                 image,
-                boxes[best],
-                factors=of_best,
+                boxes[rows],
+                factors=None if factors is None else factors[rows],
                 score_threshold=0.0,
                 timer=timer,
-                progress=advance(before),
+                progress=lambda now, _: progress(done + now, done + ahead),
             )
-        scores[best] = mean
+
+        seen_by_all = len(boxes) if self.cascade is None else min(self.cascade, len(boxes))
+        done, ahead = 0, len(boxes) + len(others) * seen_by_all
+        scores = ask(first, np.arange(len(boxes)), done, ahead)
+        rows = diverse_order(boxes, scores.max(axis=1, initial=0))[:seen_by_all]
+        most = HIGHEST_SCORE * (np.ones(len(boxes)) if factors is None else factors)
+        total, weight_so_far = scores[rows].astype(np.float64) * self.weights[0], self.weights[0]
+        done = len(boxes)
+        for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
+            highest = total.max(axis=1, initial=0)
+            within_reach = highest + (1 - weight_so_far) * most[rows] >= score_threshold
+            # With no weight so far, everything is within reach.
+            scores[rows[~within_reach]] = total[~within_reach] / max(weight_so_far, np.finfo(float).tiny)
+            rows, total = rows[within_reach], total[within_reach]
+            total += weight * ask(member, rows, done, len(rows) * (len(others) - number))
+            weight_so_far += weight
+            done += len(rows)
+        scores[rows] = total
         return scores

@@ -89,15 +89,15 @@ def test_factors_count_in_the_mean_and_in_the_choice() -> None:
     count=st.integers(0, 20),
     cascade=st.sampled_from([None, 1, 5]),
     threshold=st.sampled_from([0.0, 0.1, 0.4, 0.5, 1.0]),
-    weights=st.sampled_from([(1, 1), (3, 1), (0, 1), (1, 0)]),
+    weights=st.sampled_from([(1, 1, 1), (3, 1, 2), (0, 1, 0), (1, 0, 0), (20, 20, 1)]),
     known=st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
-def test_what_cannot_reach_the_threshold_is_asked_of_the_first_only(
+def test_of_what_cannot_reach_the_threshold_nobody_is_asked_any_more(
     seed: int, count: int, cascade: int | None, threshold: float, weights: tuple[float, ...], known: bool
 ) -> None:
     generator = np.random.default_rng(seed)
-    members = [Table(generator.integers(0, 11, (20, 2)) / 10) for _ in range(2)]  # many ties, many ones
+    members = [Table(generator.integers(0, 11, (20, 2)) / 10) for _ in range(3)]  # many ties, many ones
     factors = (generator.integers(0, 11, count) / 10).astype(np.float32) if known else None
     ensemble = Ensemble(members, weights=weights, cascade=cascade)
     everything = ensemble(IMAGE, numbered_boxes(count), factors=factors)
@@ -105,10 +105,17 @@ def test_what_cannot_reach_the_threshold_is_asked_of_the_first_only(
     counts = everything >= threshold
     np.testing.assert_array_equal(found >= threshold, counts)
     np.testing.assert_array_equal(found[counts], everything[counts])
-    assert set(members[1].asked[1]) <= set(members[1].asked[0])
-    if factors is not None and cascade is None and count:
-        hopeless = np.flatnonzero(factors * 1.01 < threshold)
-        assert not set(hopeless.tolist()) & set(members[1].asked[1])
+    assert (found[~counts] < threshold).all()
+    assert set(members[2].asked[1]) <= set(members[1].asked[1]) <= set(members[1].asked[0])
+    if cascade is None:
+        shares = np.array(weights) / sum(weights)
+        best = np.ones(count) if factors is None else factors
+        sums = np.zeros((count, 2))
+        for member, share, asked in zip(members[:-1], shares[:-1], (members[1], members[2]), strict=True):
+            sums += share * member.scores[:count] * best[:, None]
+            shares_left = 1 - shares[: members.index(asked)].sum()
+            hopeless = sums.max(axis=1, initial=0) + shares_left * 1.01 * best < threshold - 1e-9
+            assert not set(np.flatnonzero(hopeless).tolist()) & set(asked.asked[1])
 
 
 def test_a_cascade_of_everything_is_no_cascade() -> None:
