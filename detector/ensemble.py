@@ -64,7 +64,7 @@ class Ensemble:
         """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,).
 
         A region is left alone as soon as its mean cannot reach `score_threshold`, whatever those may say who have not
-        looked yet; it keeps the mean of those who have, which is below the threshold, too.
+        looked yet; these count as 0 then, so it stays below the threshold.
         """
         timer = timer or StageTimer()
         first, *others = self.members
@@ -87,10 +87,9 @@ class Ensemble:
         total, weight_so_far = scores[rows].astype(np.float64) * self.weights[0], self.weights[0]
         done = len(boxes)
         for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
+            scores[rows] = total
             highest = total.max(axis=1, initial=0)
             within_reach = highest + (1 - weight_so_far) * most[rows] >= score_threshold
-            # With no weight so far, everything is within reach.
-            scores[rows[~within_reach]] = total[~within_reach] / max(weight_so_far, np.finfo(float).tiny)
             rows, total = rows[within_reach], total[within_reach]
             total += weight * ask(member, rows, done, len(rows) * (len(others) - number))
             weight_so_far += weight
