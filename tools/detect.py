@@ -71,6 +71,8 @@ def detect(arguments: Namespace) -> int:
     print(
         f"{found} detection{'s' * (found != 1)} in {seen} image{'s' * (seen != 1)}{resumed}: {report.result}"
     )
+    if not arguments.no_images:
+        print(f"pictures of them: {Path(arguments.output) / '*_detections.jpg'}")
     return PARTLY_DONE if report.failures else 0
 
 

@@ -62,6 +62,7 @@ def test_photos_to_pictures_and_json(
     for stage in ("read", "proposals", "crop", "network", "NMS", "draw", "boxes", "detections"):
         assert stage in out
     assert "8 detections in 2 images: outputs/detections.json" in out
+    assert "pictures of them: outputs/*_detections.jpg" in out
 
 
 def test_configuration_file_and_options(
