@@ -36,6 +36,11 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--exact", bool, "score every box with every model in float32: the reference")
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
     option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
+    option(
+        "--box-voting",
+        float | None,
+        "mean of the boxes that overlap by this IoU; null: proposals as they are",
+    )
     option("--context", int | None, "pixels around a box in the region; null: as the network was trained")
     option("--temperature", float, "of the softmax of classification networks (zero-shot)")
     option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")

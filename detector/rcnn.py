@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from detector.detections import Detections
-from detector.nms import best_detections
+from detector.nms import best_detections, voted_boxes
 from detector.objectness import Chooser
 from detector.region_scorer import HIGHEST_SCORE, Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
@@ -39,6 +39,9 @@ class RCNN:
         min_objectness: Lowest factor of a box that is worth a look where low scores count, too.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
+        box_voting: Report the mean of all boxes that overlap a detection by this IoU or more, weighted by their scores
+            of its class, see `voted_boxes`; those below `score_threshold` have no vote. None reports proposals as they
+            are, as the paper does.
         score_threshold: Lowest score reported; 0 where an average precision is to be measured.
         max_detections: Most detections reported for an image.
     """
@@ -54,6 +57,7 @@ class RCNN:
         min_objectness: float = 0.0,
         labels: Sequence[int] | None = None,
         nms_iou: float = 0.3,
+        box_voting: float | None = None,
         score_threshold: float = 0.4,
         max_detections: int = 100,
     ) -> None:
@@ -63,6 +67,8 @@ class RCNN:
             raise ValueError(f"max_detections is {max_detections}, but must be at least 1")
         if not 0 <= min_objectness <= 1:
             raise ValueError(f"min_objectness is {min_objectness}, but must be from 0 to 1")
+        if box_voting is not None and not 0 < box_voting <= 1:
+            raise ValueError(f"box_voting is {box_voting}, but must be above 0 and at most 1, or null")
         self.proposals = proposals
         self.scorer = scorer
         self.choose = choose
@@ -71,6 +77,7 @@ class RCNN:
         self.min_objectness = min_objectness
         self.labels = None if labels is None else sorted(set(labels))
         self.nms_iou = nms_iou
+        self.box_voting = box_voting
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.timer = StageTimer()
@@ -122,10 +129,16 @@ class RCNN:
                 max_detections=self.max_detections,
             )
             labels = reported[column]
+            found = boxes[chosen]
+            if self.box_voting is not None:
+                found = voted_boxes(
+                    boxes, scores, chosen, labels,
+                    iou_threshold=self.box_voting, score_threshold=self.score_threshold,
+                )  # fmt: skip
         self.timer.count("boxes", len(boxes))
         self.timer.count("detections", len(chosen))
         return Detections(
-            boxes=boxes[chosen],
+            boxes=found,
             scores=scores[chosen, labels],
             labels=labels,
             classes=self.scorer.classes,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
-from detector.nms import best_detections, diverse_order
+from detector.nms import best_detections, diverse_order, voted_boxes
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -128,3 +128,38 @@ def test_the_order_is_that_of_the_formula(seed: int, count: int) -> None:
     order = diverse_order(boxes, worth)
     assert sorted(order.tolist()) == list(range(count))
     assert (np.diff(np.array(left)[order]) < 1e-6).all()
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 30),
+    st.sampled_from([0.3, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.3, 0.8]),
+)
+@settings(max_examples=100, deadline=None)
+def test_votes_are_those_of_the_formula(seed: int, count: int, overlap: float, threshold: float) -> None:
+    generator = np.random.default_rng(seed)
+    boxes = boxes_with_repeats(count, generator)
+    scores = (generator.integers(0, 11, (count, 3)) / 10).astype(np.float32)
+    chosen, labels = best_detections(
+        boxes, scores, iou_threshold=0.3, score_threshold=threshold, max_detections=20
+    )
+    found = voted_boxes(boxes, scores, chosen, labels, iou_threshold=overlap, score_threshold=threshold)
+    assert found.shape == (len(chosen), 4) and found.dtype == np.float32
+    for box, label, seen in zip(chosen, labels, found, strict=True):
+        voters = [
+            i for i in range(count)
+            if iou(boxes[i], boxes[box]) >= np.float32(overlap) and scores[i, label] >= np.float32(threshold)
+        ]  # fmt: skip
+        weights = scores[voters, label]
+        expected = np.average(boxes[voters], axis=0, weights=weights) if weights.any() else boxes[box]
+        np.testing.assert_allclose(seen, expected, rtol=1e-5)
+
+
+def test_a_detection_without_neighbours_keeps_its_box() -> None:
+    boxes = np.array([[1, 2, 11, 12], [8, 2, 18, 12], [5, 5, 5, 5]], np.float32)
+    scores = np.array([[0.9], [0.8], [0.0]], np.float32)
+    found = voted_boxes(
+        boxes, scores, np.arange(3), np.zeros(3, np.int64), iou_threshold=0.5, score_threshold=0.0
+    )
+    assert found.tolist() == boxes.tolist()

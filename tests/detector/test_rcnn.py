@@ -57,6 +57,25 @@ def test_only_the_labels_asked_for(colour_detector: RCNN, red_square: np.ndarray
     assert found.class_names == ["blue"] and found.boxes.tolist() == [[0, 0, 30, 20]]
 
 
+def test_what_is_suppressed_can_vote_on_the_box() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [2, 0, 12, 10], [3, 30, 13, 40]], np.float32)
+    scores = np.array([[0.8, 0, 0], [0.4, 0.9, 0], [0.2, 0, 0], [0.8, 0, 0]])
+    arguments: dict[str, Any] = {
+        "proposals": lambda image: boxes,
+        "scorer": TableScorer(scores),
+        "choose": lambda image, boxes: (boxes, np.ones(len(boxes), np.float32)),
+        "labels": [0],
+    }
+    image = np.zeros((50, 50, 3), np.uint8)
+    as_proposed = RCNN(**arguments, score_threshold=0.3)(image)
+    assert as_proposed.boxes.tolist() == boxes[[0, 3]].tolist()
+    voted = RCNN(**arguments, score_threshold=0.3, box_voting=0.5)(image)
+    np.testing.assert_allclose(voted.boxes, [[1 / 3, 0, 10 + 1 / 3, 10], [3, 30, 13, 40]], rtol=1e-6)
+    voted = RCNN(**arguments, score_threshold=0.1, box_voting=0.5)(image)
+    np.testing.assert_allclose(voted.boxes[0], [0.8 / 1.4, 0, 10 + 0.8 / 1.4, 10], rtol=1e-6)
+    assert voted.scores.tolist() == as_proposed.scores.tolist()
+
+
 def test_progress_reaches_the_number_of_boxes(colour_detector: RCNN, red_square: np.ndarray) -> None:
     seen: list[tuple[int, int]] = []
     assert isinstance(colour_detector.scorer, RegionScorer)
@@ -82,10 +101,11 @@ class TableScorer:
     count=st.integers(0, 30),
     threshold=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]),
     least=st.sampled_from([0.0, 0.25]),
+    voting=st.sampled_from([None, 0.4]),
 )
 @settings(max_examples=60, deadline=None)
 def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
-    seed: int, count: int, threshold: float, least: float
+    seed: int, count: int, threshold: float, least: float, voting: float | None
 ) -> None:
     generator = np.random.default_rng(seed)
     left, size = np.arange(count), generator.integers(1, 20, (count, 2))
@@ -101,6 +121,7 @@ def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
             choose=lambda image, boxes, chosen=chosen: chosen,
             early_stop=early_stop,
             min_objectness=least,
+            box_voting=voting,
             score_threshold=threshold,
         )
         seen.append(detector(np.zeros((20, 60, 3), np.uint8)))
@@ -117,6 +138,8 @@ def test_numbers_that_make_no_sense_are_refused(
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, max_detections=0)
     with pytest.raises(ValueError, match=r"min_objectness is 1\.5, but must be from 0 to 1"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, min_objectness=1.5)
+    with pytest.raises(ValueError, match=r"box_voting is 0\.0, but must be above 0 and at most 1, or null"):
+        RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, box_voting=0.0)
     with pytest.raises(ValueError, match="batch_size is 0"):
         RegionScorer(colour_classifier, batch_size=0)
 
