@@ -70,7 +70,9 @@ def test_what_is_suppressed_can_vote_on_the_box() -> None:
     as_proposed = RCNN(**arguments, score_threshold=0.3)(image)
     assert as_proposed.boxes.tolist() == boxes[[0, 3]].tolist()
     voted = RCNN(**arguments, score_threshold=0.3, box_voting=0.5)(image)
-    np.testing.assert_allclose(voted.boxes, [[1 / 3, 0, 10 + 1 / 3, 10], [3, 30, 13, 40]], rtol=1e-6)
+    np.testing.assert_allclose(
+        voted.boxes, np.array([[1 / 3, 0, 10 + 1 / 3, 10], [3, 30, 13, 40]]), rtol=1e-6
+    )
     voted = RCNN(**arguments, score_threshold=0.1, box_voting=0.5)(image)
     np.testing.assert_allclose(voted.boxes[0], [0.8 / 1.4, 0, 10 + 0.8 / 1.4, 10], rtol=1e-6)
     assert voted.scores.tolist() == as_proposed.scores.tolist()
