@@ -118,4 +118,5 @@ def test_the_configurations_say_what_they_should() -> None:
     assert (default.weights, default.objectness) == (None, True)
     paper = read_config(CONFIGS / "paper_ilsvrc14.yaml")
     assert paper.exact and paper.proposals["superpixel_scale"] == 2
+    assert default.box_voting and paper.box_voting is None  # the paper's boxes are proposals
     assert read_config(CONFIGS / "zero_shot.yaml").weights == "bvlc"
