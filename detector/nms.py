@@ -61,8 +61,8 @@ def voted_boxes(
         iou_threshold: Least IoU with the detected box of a box that has a vote.
         score_threshold: Least score of its own.
     """
-    boxes, scores = np.ascontiguousarray(boxes, np.float32), np.ascontiguousarray(scores, np.float32)
-    return _voted(boxes, scores, chosen, labels, iou_threshold, score_threshold)
+    votes = np.where(scores >= score_threshold, scores, 0)[:, labels].T  # (D, N)
+    return _weighted_means(np.ascontiguousarray(boxes, np.float32), chosen, votes, iou_threshold)
 
 
 def diverse_order(boxes: np.ndarray, worth: np.ndarray) -> np.ndarray:
@@ -110,26 +110,20 @@ def _survivors(
 
 
 @njit(cache=True, nogil=True)
-def _voted(
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    chosen: np.ndarray,
-    labels: np.ndarray,
-    iou_threshold: float,
-    score_threshold: float,
+def _weighted_means(
+    boxes: np.ndarray, chosen: np.ndarray, votes: np.ndarray, iou_threshold: float
 ) -> np.ndarray:
-    """See `voted_boxes`; a detection without a vote keeps its box."""
-    result = boxes[chosen]
-    for detection in range(len(chosen)):
-        total, votes = np.zeros(4, np.float64), 0.0
-        for voter in range(len(boxes)):
-            score = scores[voter, labels[detection]]
-            if score >= score_threshold and _iou(boxes[chosen[detection]], boxes[voter]) >= iou_threshold:
-                total += boxes[voter] * np.float64(score)
-                votes += score
-        if votes > 0:
-            result[detection] = total / votes
-    return result
+    """Of each chosen box (D,) the mean (D, 4) of those around it, by its votes (D, N); without any its own."""
+    means = boxes[chosen]
+    for detection, box in enumerate(chosen):
+        total, sum_of_weights = np.zeros(4, np.float64), 0.0
+        for voter, weight in enumerate(votes[detection]):
+            if weight > 0 and _iou(boxes[box], boxes[voter]) >= iou_threshold:
+                total += boxes[voter] * np.float64(weight)
+                sum_of_weights += weight
+        if sum_of_weights > 0:
+            means[detection] = total / sum_of_weights
+    return means
 
 
 @njit(cache=True, nogil=True)
