@@ -3,11 +3,12 @@
 examples:
   python tools/train.py svm --annotations instances.json --images photos/ --output my_detector
   python tools/detect.py --weights my_detector --image more_photos/
-  python tools/train.py finetune --config configs/finetune_small.yaml --annotations instances.json --images photos/
-  python tools/train.py finetune --config configs/finetune_small.yaml --output finetuned --resume
+  python tools/train.py finetune --config configs/finetune_small.yaml --annotations a.json --images photos/
+  python tools/train.py finetune --config configs/finetune_small.yaml --annotations a.json --images photos/ --resume
   python tools/train.py classify --config configs/pretrain_imagenet.yaml --images ILSVRC/Data/CLS-LOC/train
   python tools/train.py boxes --detections outputs/detections.json --image-labels photos.csv --output boxes.json
-  torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml --output finetuned
+  torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml \\
+      --annotations ILSVRC/Annotations/DET --images ILSVRC/Data/DET --data.class_lists ILSVRC/ImageSets/DET
 
 `python tools/train.py SUBCOMMAND --help` lists the options of each; --config reads them from a YAML file such as
 those in configs/.

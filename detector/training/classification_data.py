@@ -25,20 +25,19 @@ class LabelledImages:
 def read_folders(root: str | Path, problems: Problems) -> LabelledImages:
     """One folder a class, as in ILSVRC CLS: `root/n01440764/*.JPEG`.
 
-    If every folder is one of the 1000 synsets, the labels are the official class indices, so that a part of the
-    classes trains the usual outputs; else classes are numbered by name.
+    The labels are the official class indices, so that a part of the classes trains the usual outputs.
 
     Raises:
-        ValueError: No folders with images.
+        OSError, ValueError: No folders with images, or one that is none of the 1000 synsets.
     """
     folders = sorted(path for path in Path(root).iterdir() if path.is_dir() and not path.name.startswith("."))
     official = {kind.wnid: kind.index for kind in classification_classes()}
-    if folders and all(folder.name in official for folder in folders):
-        classes = tuple(official)
-        label_of = official
-    else:
-        classes = tuple(folder.name for folder in folders)
-        label_of = {name: label for label, name in enumerate(classes)}
+    strange = [folder for folder in folders if folder.name not in official]
+    if strange:
+        raise ValueError(
+            f"{strange[0]}: is none of the 1000 ILSVRC classes, expected WordNet ids such as n01440764 as names;"
+            " a detector of other classes learns from boxes (train.py svm or finetune)"
+        )
     paths: list[Path] = []
     labels: list[int] = []
     for folder in folders:
@@ -46,10 +45,10 @@ def read_folders(root: str | Path, problems: Problems) -> LabelledImages:
         if not images:
             problems.add("empty class", f"{folder}: no images of this class")
         paths += images
-        labels += [label_of[folder.name]] * len(images)
+        labels += [official[folder.name]] * len(images)
     if not paths:
         raise ValueError(f"{root}: no folders with images in it, expected one folder a class")
-    return LabelledImages(classes, tuple(paths), tuple(labels))
+    return LabelledImages(tuple(official), tuple(paths), tuple(labels))
 
 
 def read_list(
@@ -64,14 +63,14 @@ def read_list(
     """
     names = tuple(classes or (kind.wnid for kind in classification_classes()))
     rows: list[tuple[str, int]] = []
-    text = Path(source).read_text(encoding="utf-8").splitlines()
+    text = Path(source).read_text(encoding="utf-8-sig").splitlines()  # spreadsheets begin with a mark
     try:
         if Path(source).suffix == ".csv":
             for row in csv.DictReader(text):
                 rows.append((row["file"], int(row["label"]) if "label" in row else int(row["det_id"]) - 1))
         else:
             rows = [(words[0], int(words[1])) for words in (line.split() for line in text) if words]
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{source}: expected lines `name label`, or CSV columns file and label ({error})"
         ) from None

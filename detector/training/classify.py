@@ -18,7 +18,6 @@ from detector.googlenet import GoogLeNet, Logits
 from detector.images import read_image
 from detector.region_classifier import Normalize, Preprocessing
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.taxonomy import classification_classes
 from detector.training.checkpoint import FILE
 from detector.training.classification_data import LabelledImages, read_folders, read_list
 from detector.training.distortion import centre_crop, distort_colours, random_crop
@@ -260,11 +259,6 @@ def _write(
     path: Path, result: nn.Module, preprocessing: Preprocessing, images: LabelledImages, name: str
 ) -> None:
     assert isinstance(result, Classifier)
-    if len(images.classes) != len(classification_classes()):
-        raise ValueError(
-            f"{path}: a detector starts from the 1000 ILSVRC classes, and these are {len(images.classes)}; the weights"
-            f" are in {path.parent / FILE}"
-        )
     card = WeightsCard(
         name=path.parent.name,
         origin=f"trained on {len(images)} images of {len(set(images.labels))} classes, from {name}",

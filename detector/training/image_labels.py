@@ -37,7 +37,7 @@ def label_rows(path: str | Path, ids: Container[int], problems: Problems) -> Ite
     Raises:
         OSError, ValueError: No such file, no such columns, or problems are refused.
     """
-    with Path(path).open(newline="", encoding="utf-8") as file:
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if not {"file", "det_id"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{path}: its first line must name the columns `file` and `det_id`")

@@ -30,7 +30,7 @@ def add_training_options(parser: ArgumentParser, configuration: type) -> None:
             parser.add_argument(option, action=switch, default=_default(field), help=texts[field.name])
         else:
             parser.add_argument(option, type=kind, default=_default(field), help=texts[field.name])
-    if "data" in types and "annotations" in types["data"].__dataclass_fields__:
+    if _reads_boxes(configuration):
         for name in SHORT:
             parser.add_argument(
                 f"--{name}", type=str, nargs="+", metavar="PATH", help=f"short for --data.{name}"
@@ -40,11 +40,16 @@ def add_training_options(parser: ArgumentParser, configuration: type) -> None:
 def training_configuration(arguments: Namespace, configuration: type[Configuration]) -> Configuration:
     """The parsed options as a configuration."""
     values: dict[str, Any] = arguments.as_dict()
-    for name in SHORT:
+    for name in SHORT if _reads_boxes(configuration) else ():
         given = values.pop(name, None)
         if given is not None:
             values["data"][name] = given
     return _built(configuration, values)
+
+
+def _reads_boxes(configuration: type) -> bool:
+    data = get_type_hints(configuration).get("data")
+    return data is not None and set(SHORT) <= {field.name for field in fields(data)}
 
 
 def _default(field: Field[Any]) -> Any:

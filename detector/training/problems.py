@@ -1,8 +1,9 @@
 """What is wrong with training data: refused at once, or left out, named and counted at the end."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 Policy = Literal["skip", "refuse"]
 SHOWN = 3  # problems of a kind that are named when they occur; all are counted
@@ -13,7 +14,8 @@ class Problems:
 
     Args:
         policy: `refuse` raises ValueError at the first; `skip` leaves out what it is about.
-        report: Told the first few problems of each kind when they occur.
+        report: Told the first few problems of each kind when they occur. Another process, such as one that prepares
+            batches, has a copy, which tells stderr and counts on its own.
     """
 
     def __init__(
@@ -35,6 +37,13 @@ class Problems:
         if self.counts[kind] <= SHOWN:
             self.report(sentence)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"report": _tell}  # a display stays in the process that has the screen
+
     def summary(self) -> str:
         """One line: how many of each kind were left out; empty if there were none."""
         return ", ".join(f"{count} x {kind}" for kind, count in sorted(self.counts.items()))
+
+
+def _tell(sentence: str) -> None:
+    print(f"left out: {sentence}", file=sys.stderr)

@@ -66,6 +66,25 @@ def photos_of_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_classifier_learns_from_folders_by_several_processes(run: Run, tmp_path: Path) -> None:
+    for name in ("n01440764", "n01443537"):
+        (tmp_path / "cls" / name).mkdir(parents=True)
+        for seed in range(2):
+            Image.fromarray(scene(seed)[0]).save(tmp_path / "cls" / name / f"{seed}.png")
+    (tmp_path / "cls" / "n01440764" / "damaged.png").write_bytes(b"no image")
+    arguments = (
+        *("classify", "--images", tmp_path / "cls", "--output", tmp_path / "out", "--device", "cpu"),
+        *("--fit.steps", 1, "--fit.workers", 1, "--images-per-batch", 2, "--size", 32, "--no-auxiliary"),
+    )
+    code, out, err = run("train", *arguments, "--dry-run")
+    assert code == 0 and "dry run" in out and "5 images of 2 classes" in err
+    code, out, err = run("train", *arguments)
+    assert code == 0 and "model.safetensors" in out, err
+    (tmp_path / "cls" / "zebra").mkdir()
+    code, _, err = run("train", *arguments, "--dry-run")
+    assert code == 2 and "zebra: is none of the 1000 ILSVRC classes" in err and len(err.splitlines()) == 1
+
+
 def test_svms_on_few_photos_detect_in_others(
     run: Run, photos_of_shapes: Path, random_model: Path, tmp_path: Path
 ) -> None:
