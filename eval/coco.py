@@ -26,6 +26,7 @@ from eval.json_parser import (
 
 _NEEDED = {HAS_IMAGE: "image_id", HAS_CATEGORY: "category_id", HAS_BOX: "bbox", HAS_SCORE: "score"}
 _IGNORED_CATEGORY = 0  # in this project's data: an object outside the classes, boxed only to be ignored
+_NO_WHOLE_NUMBER = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 _HUGE = 1e100  # products of coordinates beyond this leave the range of float64
 
 
@@ -47,8 +48,8 @@ def read_annotations(path: str | Path) -> Annotations:
     file = read_file(path)
     if file.images is None or file.categories is None:
         raise ValueError(f"{path}: no `images` and `categories` in it, expected COCO instances")
-    images = _image_set(path, file.images)
-    categories = _categories(path, file.categories)
+    images = image_set(path, file.images)
+    categories = read_categories(path, file.categories)
     records = file.records
     check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX)
     ids, image_ids, category_ids, crowd = records.whole
@@ -96,7 +97,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
     _, image_ids, category_ids, _ = records.whole
     if file.images is not None:
-        own_images = _image_set(path, file.images)
+        own_images = image_set(path, file.images)
         own = _known(path, "detection", "image_id", image_ids, own_images.ids)
         image = annotations.images.positions_of(own_images.names)[own]
         if image.min() < 0:
@@ -110,7 +111,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
             outside = image_ids[image < 0]
             raise ValueError(_outside(path, len(outside), [str(name) for name in np.unique(outside)]))
     if file.categories is not None:
-        own_categories = _categories(path, file.categories)
+        own_categories = read_categories(path, file.categories)
         own_ids = np.array([category.id for category in own_categories], np.int64)
         own = _known(path, "detection", "category_id", category_ids, own_ids)
         translation = _translate_categories(own_categories, annotations.categories)
@@ -203,11 +204,13 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
             value = row.get(name)
             if isinstance(value, float) and value.is_integer():
                 value = int(value)
-            if isinstance(value, int):
+            if isinstance(value, int) and abs(value) < 2**63:
                 whole[column, number] = value
                 present[number] |= flag
             elif value is not None and name != "id":
-                raise ValueError(f"{path}: entry {number + 1} has {name} {value!r}, expected a whole number")
+                raise ValueError(
+                    f"{path}: entry {number + 1} has {name} {value!r}, expected a whole number of up to 64 bits"
+                )
         box = row.get("bbox")
         if box is not None:
             if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
@@ -284,25 +287,36 @@ def _outside(path: str | Path, count: int, names: list[str]) -> str:
     return f"{path}: {count:,} detections lie in {len(names):,} images that are not annotated ({shown})"
 
 
-def _image_set(path: str | Path, rows: list[dict[str, Any]]) -> ImageSet:
+def image_set(path: str | Path, rows: list[dict[str, Any]]) -> ImageSet:
+    """The `images` of the file `path`, by id.
+
+    Raises:
+        ValueError: One without an id, or two with the same.
+    """
     try:
         pairs = sorted((int(row["id"]), str(row.get("file_name", row["id"]))) for row in rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: an image has no whole number as `id`") from error
-    ids = np.array([identity for identity, _ in pairs], np.int64)
+        ids = np.array([identity for identity, _ in pairs], np.int64)
+    except _NO_WHOLE_NUMBER as error:
+        raise ValueError(f"{path}: an image has no whole number as `id` that 64 bits hold") from error
     if (np.diff(ids) == 0).any():
         raise ValueError(f"{path}: two images have the id {ids[1:][np.diff(ids) == 0][0]}")
     return ImageSet(ids, tuple(name for _, name in pairs))
 
 
-def _categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
+def read_categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
+    """The `categories` of the file `path`, by id.
+
+    Raises:
+        ValueError: One without an id, or two with the same.
+    """
     try:
         found = sorted(
             Category(int(row["id"]), str(row.get("name", row["id"])), str(row.get("wnid", "")))
             for row in rows
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: a category has no whole number as `id`") from error
+        np.array([category.id for category in found], np.int64)
+    except _NO_WHOLE_NUMBER as error:
+        raise ValueError(f"{path}: a category has no whole number as `id` that 64 bits hold") from error
     for one, other in itertools.pairwise(found):
         if one.id == other.id:
             raise ValueError(f"{path}: two categories have the id {one.id}")

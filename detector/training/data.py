@@ -141,11 +141,15 @@ def read_with_boxes(
         keep: File for proposals that are made, see `boxes_of_images`.
         progress: Called with the numbers of images done and to do.
     """
+    try:
+        search = SelectiveSearch(**config.proposals, seed=seed)
+    except TypeError as error:  # an argument that it does not have, or of another type
+        raise ValueError(f"--data.proposals {config.proposals}: {error}") from None
     return boxes_of_images(
         read_data(config, problems),
         problems,
         num_proposals=config.num_proposals,
-        search=SelectiveSearch(**config.proposals, seed=seed),
+        search=search,
         proposal_files=config.proposal_files,
         keep=keep,
         progress=progress,

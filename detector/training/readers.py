@@ -11,12 +11,14 @@ from detector.taxonomy import DET200, DetectionClass
 from detector.training.det_lists import labelled_by_folder
 from detector.training.problems import Problems
 from detector.training.training_set import IGNORE, AnnotatedImage, TrainingSet, annotated_image
-from eval.coco import read_file
+from eval.coco import image_set, read_categories, read_file
 from eval.inputs import is_json
+from eval.json_parser import HAS_BOX, HAS_CATEGORY, HAS_IMAGE
 from eval.voc import VOC_CLASSES
 from eval.xml_files import XmlFile, XmlObject, iterate_xml_files, parse_annotation
 
 _WNID = re.compile(r"n\d{8}")
+_NEEDED = HAS_IMAGE | HAS_CATEGORY | HAS_BOX
 _SUFFIXES = ("JPEG", "jpg", "jpeg", "JPG", "png")
 
 
@@ -77,16 +79,21 @@ def read_coco(
     if file.images is None or file.categories is None:
         raise ValueError(f"{source}: no `images` and `categories` in it, expected COCO instances")
     classes = tuple(
-        DetectionClass(int(row["id"]), str(row.get("name", row["id"])), str(row.get("wnid", "")))
-        for row in sorted(file.categories, key=lambda row: int(row["id"]))
+        DetectionClass(kind.id, kind.name, kind.wnid) for kind in read_categories(source, file.categories)
     )
     if not classes:
         raise ValueError(f"{source}: no categories in it")
     label_of = {kind.id: label for label, kind in enumerate(classes)}
     _, image_ids, category_ids, crowd = file.records.whole
-    rows_of: dict[int, list[int]] = {int(row["id"]): [] for row in file.images}
+    complete = (file.records.present & _NEEDED) == _NEEDED
+    rows_of: dict[int, list[int]] = {image_id: [] for image_id in image_set(source, file.images).ids.tolist()}
     for row, image_id in enumerate(image_ids.tolist()):
-        if image_id in rows_of:
+        if not complete[row]:
+            problems.add(
+                "incomplete annotation",
+                f"{source}: annotation {row + 1} lacks one of image_id, category_id and bbox",
+            )
+        elif image_id in rows_of:
             rows_of[image_id].append(row)
         else:
             problems.add(
@@ -95,7 +102,10 @@ def read_coco(
             )
     found = []
     for image in file.images:
-        name = str(image["file_name"])
+        name = image.get("file_name")
+        if not isinstance(name, str):
+            problems.add("image without file_name", f"{source}: image {image['id']} has no `file_name`")
+            continue
         if not _listed(name, wanted):
             continue
         boxes, labels = [], []
@@ -128,8 +138,13 @@ def _labelled_classes(
     source: str | Path, image: dict[str, Any], label_of: Mapping[int, int], problems: Problems
 ) -> np.ndarray:
     labelled = np.full(len(label_of), "labelled_classes" not in image)
-    for category in image.get("labelled_classes", ()):
-        if category in label_of:
+    categories = image.get("labelled_classes", [])
+    if not isinstance(categories, list):
+        raise ValueError(
+            f"{source}: {image['file_name']} has labelled_classes {categories!r}, expected a list of category ids"
+        )
+    for category in categories:
+        if isinstance(category, int) and category in label_of:
             labelled[label_of[category]] = True
         else:
             problems.add(

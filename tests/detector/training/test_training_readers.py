@@ -10,7 +10,7 @@ from PIL import Image
 
 from detector.taxonomy import DET200
 from detector.training.classification_data import read_folders, read_list
-from detector.training.data import DataConfig, read_data
+from detector.training.data import DataConfig, read_data, read_with_boxes
 from detector.training.det_lists import labelled_by_folder, read_class_lists
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
@@ -70,6 +70,9 @@ def test_coco_with_labelled_classes_and_boxes_to_ignore(tmp_path: Path) -> None:
         ({"image_id": 9, "category_id": 1, "bbox": [1, 1, 2, 2]}, "annotation without image", "image 9"),
         ({"image_id": 5, "category_id": 7, "bbox": [1, 1, 2, 2]}, "unknown class", "class 7"),
         ({"image_id": 5, "category_id": 1, "bbox": [1, 1, 0, 2]}, "zero-area box", "no area"),
+        ({"image_id": 5, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 lacks one of"),
+        ({"category_id": 1, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 lacks one of"),
+        ({"image_id": 5, "category_id": 1}, "incomplete annotation", "annotation 2 lacks one of"),
         ({"image_id": 5, "category_id": 1, "bbox": [50, 1, 5, 5]}, "box outside the image", "40x30"),
     ],
 )
@@ -85,6 +88,30 @@ def test_bad_boxes_are_refused_or_left_out_and_counted(
     found = read_training_set(path, tmp_path, problems)
     assert sum(len(image.boxes) for image in found.images) == 1
     assert problems.counts == {kind: 1} and words in told[0] and problems.summary() == f"1 x {kind}"
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ([{"id": 5}, {"id": 6, "file_name": "b.png"}], "image 5 has no `file_name`"),
+        ([{"file_name": "a.png"}], "an image has no whole number as `id`"),
+        (["a.png"], "an image has no whole number as `id`"),
+        ([{"id": 5, "file_name": "a.png"}, {"id": 5, "file_name": "b.png"}], "two images have the id 5"),
+        ([{"id": 5, "file_name": "a.png", "labelled_classes": None}], "a.png has labelled_classes None"),
+    ],
+)
+def test_bad_lists_of_images_are_named(tmp_path: Path, images: list[Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"instances.json: {words}"):
+        read_training_set(coco(tmp_path, images=images, annotations=[]), tmp_path, Problems("refuse"))
+
+
+@pytest.mark.parametrize(
+    "proposals", [{"min_side": 20}, {"seed": 3}, {"min_box_side": "20"}, {"strategies": [{"colour": "HSV"}]}]
+)
+def test_proposals_that_selective_search_does_not_make(tmp_path: Path, proposals: dict[str, Any]) -> None:
+    config = DataConfig([str(coco(tmp_path))], [str(tmp_path)], proposals=proposals)
+    with pytest.raises(ValueError, match=r"--data\.proposals .*"):
+        read_with_boxes(config, Problems(), seed=0)
 
 
 def test_images_that_are_absent_or_unreadable(tmp_path: Path) -> None:
@@ -170,11 +197,17 @@ def test_classification_folders_and_lists(tmp_path: Path) -> None:
     found = read_folders(tmp_path / "cls", Problems("refuse"))
     assert found.labels == (0, 1, 1) and len(found.classes) == 1000
     (tmp_path / "cls" / "zebra").mkdir()
+    with pytest.raises(ValueError, match="zebra: is none of the 1000 ILSVRC classes"):
+        read_folders(tmp_path / "cls", Problems())
+    (tmp_path / "cls" / "zebra").rename(tmp_path / "cls" / "n02391049")
     problems = Problems()
-    found = read_folders(tmp_path / "cls", problems)
-    assert found.classes == ("n01440764", "n01443537", "zebra") and problems.counts == {"empty class": 1}
+    assert read_folders(tmp_path / "cls", problems).labels == (0, 1, 1)
+    assert problems.counts == {"empty class": 1}
 
     (tmp_path / "list.txt").write_text("n01440764/a.JPEG 999\nabsent.jpg 0\nn01443537/b.jpg 1000\n")
+    (tmp_path / "short.csv").write_text("file,label\na.jpg\n")
+    with pytest.raises(ValueError, match=r"short.csv: expected lines `name label`, or CSV columns"):
+        read_list(tmp_path / "short.csv", tmp_path / "cls", Problems())
     problems = Problems()
     listed = read_list(tmp_path / "list.txt", tmp_path / "cls", problems)
     assert listed.labels == (999,)
