@@ -9,6 +9,7 @@ import io
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -61,7 +62,7 @@ def iterate_xml_files(source: str | Path) -> Iterator[XmlFile]:
             yield from _zip_members(path)
         else:
             yield from _tar_members(path)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a folder, tar or zip archive of XML files ({error})") from error
 
 

@@ -16,6 +16,7 @@ from eval import coco, ilsvrc, inputs, voc
 from eval.dataset import Annotations, ImageSet
 from eval.ilsvrc_text import read_detections
 from eval.protocols import evaluate
+from eval.xml_files import iterate_xml_files
 
 XML = """<annotation><folder>f</folder><filename>a</filename><size><width>50</width><height>40</height></size>
 <object><name>n02084071</name><bndbox><xmin>1</xmin><xmax>9</xmax><ymin>2</ymin><ymax>8</ymax></bndbox></object>
@@ -56,6 +57,23 @@ def test_the_classes_are_the_official_ones() -> None:
     assert [row.det_id for row in ilsvrc.DET_CLASSES] == list(range(1, 201))
     assert ilsvrc.DET_CLASSES[57] == (58, "n02084071", "dog")
     assert len({row.wnid for row in ilsvrc.DET_CLASSES}) == 200
+
+
+def test_damaged_archives_are_named(tmp_path: Path) -> None:
+    """Wherever 40 bytes of the packed file are overwritten, it is one sentence or no matter."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.xml", XML * (number + 1))
+    whole = path.read_bytes()
+    refused = 0
+    for at in range(0, len(whole) - 40, 16):
+        path.write_bytes(whole[:at] + bytes(range(40)) + whole[at + 40 :])
+        try:
+            list(iterate_xml_files(path))
+        except ValueError as error:
+            refused += "x.zip" in str(error)
+    assert refused > 5
 
 
 def test_xml_round_trip_from_folder_tar_and_zip(tmp_path: Path) -> None:
@@ -380,6 +398,10 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         (json.dumps({**TRUTH, "annotations": TRUTH["annotations"] * 2}), "two annotations have the id 1"),
         (json.dumps({**TRUTH, "categories": []}), "annotation 1 has category_id 1"),
         (json.dumps({**TRUTH, "images": [{"file_name": "a"}]}), "an image has no whole number as `id`"),
+        (json.dumps({**TRUTH, "images": [{"id": 10**20}]}), "an image has no whole number as `id`"),
+        (json.dumps({**TRUTH, "images": [{"id": float("inf")}]}), "an image has no whole number as `id`"),
+        (json.dumps({**TRUTH, "categories": [{"id": 10**20}]}), "a category has no whole number as `id`"),
+        (json.dumps(TRUTH).replace('"image_id": 1', f'"image_id": {10**20}'), "entry 1 has image_id 10"),
         (json.dumps(TRUTH).replace("[0, 0, 9, 9]", "[0, 0, 1e999, 9]"), ".* not a finite number"),
     ):
         path.write_text(content)
