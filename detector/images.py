@@ -1,7 +1,7 @@
 """Image files in, RGB pixels out, whatever the file was."""
 
 import glob
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,18 @@ class ImageFile:
     name: str
 
 
-def find_images(patterns: Iterable[str]) -> list[ImageFile]:
+def find_images(
+    patterns: Iterable[str], leave_out: Callable[[Path], bool] = lambda path: False
+) -> list[ImageFile]:
     """Files, folders (searched with their sub-folders) and glob patterns -> images, each once.
 
     The order is that of `patterns`, and by name within a folder or a glob. Images found in a folder go by
     their path inside it, the others by their path as given. A file named explicitly is taken whatever its
     suffix is, and whether or not it exists: what is wrong with it shows when it is read.
+
+    Args:
+        patterns: Files, folders, globs.
+        leave_out: Says of a file in a folder or a glob that it is none of the images.
 
     Raises:
         ValueError: A folder or a glob without images.
@@ -36,7 +42,7 @@ def find_images(patterns: Iterable[str]) -> list[ImageFile]:
 
     for pattern in patterns:
         if Path(pattern).is_dir():
-            matches = _images_below(Path(pattern))
+            matches = [path for path in _images_below(Path(pattern)) if not leave_out(path)]
             if not matches:
                 raise ValueError(f"{pattern}: no images in this folder (looked for {_known_suffixes()})")
             for path in matches:
@@ -45,7 +51,11 @@ def find_images(patterns: Iterable[str]) -> list[ImageFile]:
             add(Path(pattern), Path(pattern))
         else:
             paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
-            matches = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+            matches = [
+                path
+                for path in paths
+                if path.suffix.lower() in SUFFIXES and path.is_file() and not leave_out(path)
+            ]
             if not matches:
                 raise ValueError(f"{pattern}: matches no images (looked for {_known_suffixes()})")
             for path in matches:
@@ -107,11 +117,13 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
-    """Grey pixels of unknown depth (H, W) -> uint8: 0..255 and 0..65535 as such, anything else stretched."""
+    """Grey pixels of unknown depth (H, W) -> uint8: 0..255, 0..65535 and floats of 0..1 as such, others stretched."""
     values = np.nan_to_num(pixels.astype(np.float64))
     low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1 and pixels.dtype.kind == "f":
+        return (values * 255).round().astype(np.uint8)
     if low >= 0 and high <= 255 and pixels.dtype != np.uint16:
         return values.round().astype(np.uint8)
     if low >= 0 and high <= 65535:
         return (values / 257).round().astype(np.uint8)
-    return ((values - low) * (255 / (high - low))).round().astype(np.uint8)
+    return ((values - low) * (255 / (high - low) if high > low else 0)).round().astype(np.uint8)

@@ -117,3 +117,13 @@ def test_a_folder_or_glob_without_images_is_refused(tmp_path: Path) -> None:
         find_images([str(tmp_path)])
     with pytest.raises(ValueError, match="matches no images"):
         find_images([str(tmp_path / "*.png")])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([-1.0, -1.0], [0, 0]), ([70000.0, 70000.0], [0, 0]), ([0.0, 1.0], [0, 255]), ([0.0, 255.0], [0, 255])],
+    ids=["flat, negative", "flat, beyond 16 bit", "0 to 1", "0 to 255"],
+)
+def test_floating_point_images(tmp_path: Path, values: list[float], expected: list[int]) -> None:
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == expected
