@@ -8,7 +8,7 @@ from rich.console import Console
 from detector.configuration import DetectorConfig, build_detector, number_of_workers, sources, stored_boxes
 from detector.detections import Format
 from detector.images import ImageFile, find_images
-from detector.job import Report, plan, run_job
+from detector.job import Report, is_picture, plan, run_job
 from detector.job_display import JobDisplay
 from detector.stage_timer import StageTimer
 from detector.weights import describe
@@ -44,7 +44,7 @@ def detect_files(
         OSError, ValueError: What keeps the whole job from beginning, in one sentence.
     """
     console = Console(stderr=True, highlight=False)
-    images = find_images(patterns)
+    images = find_images(patterns, leave_out=lambda path: is_picture(path, output))
     if only is not None:
         images = _those_of(only, images, console)
     indices = read_image_list(image_list) if image_list else None

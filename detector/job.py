@@ -1,6 +1,7 @@
 """Detecting in many images: numbered, resumable, and not stopped by one that cannot be read."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from detector.images import ImageFile, read_image
 from detector.rcnn import RCNN
 from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
+
+_PICTURE = re.compile(r".*_detections(-\d+)?\.jpg")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,11 @@ def _picture(output: Path, image: ImageFile, taken: set[Path]) -> Path:
     return path
 
 
+def is_picture(path: Path, output: Path) -> bool:
+    """Whether a file is a picture that a job wrote into this folder, which the next one should not look at."""
+    return path.absolute().parent == output.absolute() and _PICTURE.fullmatch(path.name) is not None
+
+
 def run_job(
     detector: RCNN,
     tasks: Iterable[Task],
@@ -133,6 +141,8 @@ def run_job(
                 continue
             if done is start:
                 report.resumed += 1
+                if pictures and not task.picture.exists():  # made by a run without them
+                    _draw(detector, task, done, read_image(task.image.path))
             else:
                 journal.append(done)
                 report.finished += 1
@@ -165,9 +175,13 @@ def _detect(
     detections = detector(image, boxes=boxes, progress=on_regions)
     detections.image_name, detections.image_id = task.image.name, task.image_id
     if picture:
-        with detector.timer.stage("draw"), temporary_name(task.picture) as temporary:
-            Image.fromarray(detections.draw(image)).save(temporary, format="JPEG", quality=90)
+        _draw(detector, task, detections, image)
     return detections
+
+
+def _draw(detector: RCNN, task: Task, detections: Detections, image: np.ndarray) -> None:
+    with detector.timer.stage("draw"), temporary_name(task.picture) as temporary:
+        Image.fromarray(detections.draw(image)).save(temporary, format="JPEG", quality=90)
 
 
 class Journal:

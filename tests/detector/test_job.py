@@ -10,7 +10,7 @@ from PIL import Image
 
 from detector.detections import Format
 from detector.images import ImageFile, find_images
-from detector.job import Report, Task, plan, run_job
+from detector.job import Report, Task, is_picture, plan, run_job
 from detector.rcnn import RCNN
 
 SETTINGS = {"nms_iou": 0.3, "seed": 0}
@@ -44,6 +44,7 @@ def run(
     on_image: Callable[[Task], None] = lambda task: None,
     on_failure: Callable[[str], None] = lambda sentence: None,
     workers: int = 0,
+    pictures: bool = True,
 ) -> Report:
     return run_job(
         detector,
@@ -55,6 +56,7 @@ def run(
         on_image=on_image,
         on_failure=on_failure,
         workers=workers,
+        pictures=pictures,
     )
 
 
@@ -178,3 +180,24 @@ def test_images_of_the_same_name_get_pictures_of_their_own(tmp_path: Path) -> No
         "x_detections-3.jpg",
     ]
     assert [task.image_id for task in planned] == [1, 2, 3]
+
+
+def test_pictures_of_a_job_are_no_images_of_the_next(
+    colour_detector: RCNN, photos: Path, tmp_path: Path
+) -> None:
+    """Results may go into the folder of the photos; there they are not found, but may be named."""
+    run(colour_detector, photos, photos)
+    found = find_images([str(photos), str(photos / "*")], lambda path: is_picture(path, photos))
+    assert [image.name for image in found] == [f"{i}.png" for i in range(5)]
+    picture = photos / "0_detections.jpg"
+    assert len(find_images([str(picture)], lambda path: is_picture(path, photos))) == 1
+    assert not is_picture(picture, tmp_path) and not is_picture(photos / "detections.jpg", photos)
+
+
+def test_a_resumed_job_draws_what_was_not_drawn(colour_detector: RCNN, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(Killed):
+        run(colour_detector, photos, output, on_image=kill_at("3.png"), pictures=False)
+    assert not list(output.glob("*.jpg"))
+    assert run(colour_detector, photos, output, resume=True).resumed == 3
+    assert len(list(output.glob("*_detections.jpg"))) == 5
