@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import Namespace
 
@@ -54,10 +54,28 @@ def add_detector_options(parser: ArgumentParser) -> None:
     parser.add_class_arguments(SelectiveSearch, "proposals", skip={"max_boxes", "seed"})
 
 
+def add_job_options(parser: ArgumentParser) -> None:
+    """Add what says of a run of `detect.py` which images it looks at, and where results go."""
+    add = parser.add_argument
+    add("--image", nargs="+", type=str, metavar="PATH", help="files, folders, glob patterns")
+    add("--output", type=str, default="outputs", metavar="DIR", help="where results go")
+    add("--format", type=Literal["coco", "ilsvrc", "csv"], default="coco", help="result file")
+    add("--image-list", type=str | None, metavar="FILE", help="ILSVRC list of `name index` lines")
+    add("--no-images", action="store_true", help="write the result file only, no pictures")
+    add("--resume", action="store_true", help="go on where a stopped run had come to")
+
+
 def read_config(path: str | Path, **changes: Any) -> DetectorConfig:
-    """The detector of a YAML file such as those in configs/, with `changes`; what is wrong in it is named."""
-    parser = ArgumentParser(prog=str(path))
+    """The detector of a YAML file such as those in configs/, with `changes`; what is wrong in it is named.
+
+    What the file says of images and results, as one that `detect.py --print_config` wrote does, is passed over.
+
+    Raises:
+        OSError, ValueError: No such file, or something in it is no option or has no such value.
+    """
+    parser = _FileParser(prog=str(path))
     add_detector_options(parser)
+    add_job_options(parser)
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     return detector_config(parser.parse_path(path), **changes)
@@ -67,3 +85,10 @@ def detector_config(arguments: Namespace, **changes: Any) -> DetectorConfig:
     """The parsed options of a detector, other options left out, as a configuration with `changes`."""
     values = arguments.as_dict()
     return DetectorConfig(**{field.name: values[field.name] for field in fields(DetectorConfig)} | changes)
+
+
+class _FileParser(ArgumentParser):
+    """Parser of a file that nobody wrote on a command line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(f"{self.prog}: {' '.join(message.split())}")

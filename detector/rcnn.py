@@ -67,6 +67,11 @@ class RCNN:
             raise ValueError(f"max_detections is {max_detections}, but must be at least 1")
         if not 0 <= min_objectness <= 1:
             raise ValueError(f"min_objectness is {min_objectness}, but must be from 0 to 1")
+        for name, value in (("score_threshold", score_threshold), ("nms_iou", nms_iou)):
+            if not 0 <= value <= 1:  # NaN fails, too
+                raise ValueError(f"{name} is {value:g}, but must be from 0 to 1")
+        if labels is not None and not len(labels):
+            raise ValueError("no classes to report: name at least one, or leave it to all")
         if box_voting is not None and not 0 < box_voting <= 1:
             raise ValueError(f"box_voting is {box_voting}, but must be above 0 and at most 1, or null")
         self.proposals = proposals

@@ -12,7 +12,6 @@ examples:
 import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter, Namespace
 
@@ -24,18 +23,12 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
 
 
 def argument_parser() -> ArgumentParser:
-    """The options; those of the detector itself are in `detector.options`."""
-    from detector.options import add_detector_options
+    """The options of the job and of the detector."""
+    from detector.options import add_detector_options, add_job_options
 
     parser = ArgumentParser(prog="detect.py", description=__doc__, formatter_class=HelpFormatter)
-    add = parser.add_argument
-    add("--config", action=ActionConfigFile, help="YAML file of options; later options win")
-    add("--image", nargs="+", type=str, metavar="PATH", help="files, folders, glob patterns")
-    add("--output", type=str, default="outputs", metavar="DIR", help="where results go")
-    add("--format", type=Literal["coco", "ilsvrc", "csv"], default="coco", help="result file")
-    add("--image-list", type=str | None, metavar="FILE", help="ILSVRC list of `name index` lines")
-    add("--no-images", action="store_true", help="write the result file only, no pictures")
-    add("--resume", action="store_true", help="go on where a stopped run had come to")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of options; later options win")
+    add_job_options(parser)
     add_detector_options(parser)
     return parser
 

@@ -142,6 +142,13 @@ def test_numbers_that_make_no_sense_are_refused(
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, min_objectness=1.5)
     with pytest.raises(ValueError, match=r"box_voting is 0\.0, but must be above 0 and at most 1, or null"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, box_voting=0.0)
+    for value in (-0.1, 40, float("nan")):
+        with pytest.raises(ValueError, match=f"score_threshold is {value:g}, but must be from 0 to 1"):
+            RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, score_threshold=value)
+        with pytest.raises(ValueError, match=f"nms_iou is {value:g}, but must be from 0 to 1"):
+            RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, nms_iou=value)
+    with pytest.raises(ValueError, match="no classes to report"):
+        RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, labels=[])
     with pytest.raises(ValueError, match="batch_size is 0"):
         RegionScorer(colour_classifier, batch_size=0)
 

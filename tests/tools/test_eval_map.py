@@ -171,6 +171,17 @@ def test_a_configuration_runs_the_detector_first(
     assert again.stdout == done.stdout
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
+    printed = subprocess.run(
+        [sys.executable, ROOT / "tools" / "detect.py", "--config", tmp_path / "c.yaml", "--print_config"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (tmp_path / "printed.yaml").write_text(printed.stdout)  # with images and results, which are passed over
+    same = run("--config", tmp_path / "printed.yaml", *detector[2:], *annotations)
+    assert same.stdout == done.stdout
+    (tmp_path / "wrong.yaml").write_text("nms: 0.3\n")
+    wrong = run("--config", tmp_path / "wrong.yaml", *detector[2:], *annotations)
+    assert wrong.returncode == 2 and "wrong.yaml: " in wrong.stderr and "--help" not in wrong.stderr
+
     half = run("--config", tmp_path / "c.yaml", *annotations)
     assert half.returncode == 2 and "give --config, --image and --annotations" in half.stderr
     gone = run(*detector[2:], *annotations, "--config", tmp_path / "gone.yaml")
