@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,9 +100,15 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     if file.images is not None:
         own_images = image_set(path, file.images)
         own = _known(path, "detection", "image_id", image_ids, own_images.ids)
-        image = annotations.images.positions_of(own_images.names)[own]
+        used = np.unique(own)
+        own = np.searchsorted(used, own).astype(np.int32)
+        used_names = [own_images.names[position] for position in used]
+        try:
+            image = annotations.images.distinct_positions_of(used_names)[own]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         if image.min() < 0:
-            names = [own_images.names[position] for position in np.unique(own[image < 0])]
+            names = [used_names[position] for position in np.unique(own[image < 0])]
             raise ValueError(_outside(path, int((image < 0).sum()), names))
     else:
         if annotations.images.made_up:
@@ -114,7 +121,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         own_categories = read_categories(path, file.categories)
         own_ids = np.array([category.id for category in own_categories], np.int64)
         own = _known(path, "detection", "category_id", category_ids, own_ids)
-        translation = _translate_categories(own_categories, annotations.categories)
+        translation = translate_categories(own_categories, annotations.categories)
         label = translation[own]
         if label.min() < 0:
             strange = sorted({own_categories[k].name for k in np.unique(own[label < 0])})
@@ -323,7 +330,8 @@ def read_categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Catego
     return found
 
 
-def _translate_categories(own: list[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:
+def translate_categories(own: Sequence[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:
+    """Where among the `known` categories each of the `own` (K,) stands, by WNID, name or id; -1 for none."""
     by_wnid = {category.wnid: label for label, category in enumerate(known) if category.wnid}
     by_name = {category.name: label for label, category in enumerate(known)}
     by_id = {category.id: label for label, category in enumerate(known)}

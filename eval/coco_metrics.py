@@ -193,7 +193,7 @@ def _accumulate_classes(
     for c in range(first, last):
         start, size = class_start[c], class_start[c + 1] - class_start[c]
         boxes_start, boxes_stop = box_start[c], box_start[c + 1]
-        if boxes_start == boxes_stop:
+        if boxes_start == boxes_stop and not keep:
             continue
         sort_by_score(bits, order[start : start + size], keys[:size], ranked[:size], spare[:size], counts)
         previous, places, g = -1, 0, boxes_start

@@ -54,6 +54,22 @@ class ImageSet:
             by_stem[stem] = -1 if stem in by_stem else position
         return np.array([by_name.get(name, by_stem.get(Path(name).stem, -1)) for name in names], np.int32)
 
+    def distinct_positions_of(self, names: Sequence[str]) -> Int32s:
+        """As `positions_of`, of images that are not the same.
+
+        Raises:
+            ValueError: Two of them would be one image here.
+        """
+        found = self.positions_of(names)
+        first: dict[int, str] = {}
+        for name, position in zip(names, found.tolist(), strict=True):
+            if position >= 0 and first.setdefault(position, name) != name:
+                raise ValueError(
+                    f"{first[position]} and {name} would both be {self.names[position]} of the annotations;"
+                    " evaluate one of them, or name images in the annotations by folder and file"
+                )
+        return found
+
 
 @dataclass(frozen=True)
 class Annotations:

@@ -94,7 +94,8 @@ def break_down(result: Evaluation) -> ErrorBreakdown:
 
 def _rescuers(target: Ints, scores: Floats, hit: npt.NDArray[np.bool_]) -> Ints:
     """For each box nobody hits, the best scored detection (K,) whose cause names it."""
-    candidates = np.flatnonzero((target >= 0) & ~hit[target])
+    candidates = np.flatnonzero(target >= 0)
+    candidates = candidates[~hit[target[candidates]]]
     candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
     _, first = np.unique(target[candidates], return_index=True)
     return candidates[first]

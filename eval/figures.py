@@ -81,7 +81,13 @@ def precision_recall(result: Evaluation, *, named: int = 2) -> Figure:
     for number, (colour, ap, (name, curve)) in enumerate(picked):
         style = ("-", "--", ":")[number % named % 3]
         axes.plot(
-            _RECALL, curve, color=colour, linewidth=1.4, linestyle=style, label=f"{name} {ap:.2f}", zorder=2
+            _RECALL,
+            curve,
+            color=colour,
+            linewidth=1.4,
+            linestyle=style,
+            zorder=2,
+            label=f"{name} {ap:.2f}".replace("$", r"\$"),
         )
     axes.plot(_RECALL, mean, color=INK, linewidth=2.2, label="mean over classes", zorder=3)
     axes.set_xlim(0, 1)

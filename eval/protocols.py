@@ -30,14 +30,7 @@ def evaluate(
     coco     mean over IoU .50:.05:.95 (then `iou` has no part), see eval.coco_metrics
     Crowd boxes are ignored by all; only COCO's matching treats them by its own overlap measure.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-    if not 0 < iou <= 1:
-        raise ValueError(f"the IoU threshold is {iou:g}, expected above 0 and at most 1")
-    if engine not in ("own", "pycocotools") or (engine == "pycocotools" and protocol != "coco"):
-        raise ValueError(
-            f"engine {engine!r} does not compute {protocol}; pycocotools is for coco, own for all"
-        )
+    check(annotations, protocol=protocol, iou=iou, engine=engine)
     if protocol == "coco":
         return evaluate_coco(detections, annotations, engine=engine)
     ignored = annotations.crowd
@@ -52,6 +45,24 @@ def evaluate(
     return replace(
         result, classes=_class_results(annotations, matches, average_precisions(matches, style=result.style))
     )
+
+
+def check(annotations: Annotations, *, protocol: str, iou: float, engine: str) -> None:
+    """Refuse what `evaluate` cannot do, before there are detections.
+
+    Raises:
+        ValueError: An unknown protocol, an IoU or engine that it does not take, a blacklist that it does not know.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if not 0 < iou <= 1:
+        raise ValueError(f"the IoU threshold is {iou:g}, expected above 0 and at most 1")
+    if engine not in ("own", "pycocotools") or (engine == "pycocotools" and protocol != "coco"):
+        raise ValueError(
+            f"engine {engine!r} does not compute {protocol}; pycocotools is for coco, own for all"
+        )
+    if protocol == "coco" and len(annotations.blacklist):
+        raise ValueError("the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50")
 
 
 def _class_results(annotations: Annotations, matches: Matches, aps: np.ndarray) -> tuple[ClassResult, ...]:

@@ -42,7 +42,7 @@ def write_report(
         comparison=comparison,
         ranking=figures.as_svg(figures.ranking(result)) if has_boxes else "",
         curves=figures.as_svg(figures.precision_recall(result)) if has_boxes else "",
-        costs=figures.as_svg(figures.error_costs(breakdown)) if breakdown else "",
+        costs=figures.as_svg(figures.error_costs(breakdown)) if breakdown and has_boxes else "",
         differences=figures.as_svg(figures.class_differences(comparison)) if comparison else "",
     )
     with writing(path) as file:

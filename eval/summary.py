@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from eval.atomic import writing
@@ -79,7 +80,7 @@ def print_comparison(
     table = _table("largest differences", "class", names[0], names[1], "difference")
     for k in picked:
         a, b = first.classes[k], second.classes[k]
-        table.add_row(a.name, f"{a.ap:.4f}", f"{b.ap:.4f}", f"{comparison.per_class[k]:+.4f}")
+        table.add_row(escape(a.name), f"{a.ap:.4f}", f"{b.ap:.4f}", f"{comparison.per_class[k]:+.4f}")
     console.print(table)
     difference = comparison.difference
     odds = ""
@@ -91,6 +92,7 @@ def print_comparison(
         f"classes won: {names[0]} {comparison.wins[0]}, {names[1]} {comparison.wins[1]}, "
         f"equal {comparison.wins[2]}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 
@@ -104,7 +106,7 @@ def _table(title: str, name: str, *figures: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(name)
     for figure in figures:
-        table.add_column(figure, justify="right")
+        table.add_column(escape(figure), justify="right")
     return table
 
 
@@ -112,7 +114,7 @@ def _class_table(title: str, rows: Sequence[ClassResult]) -> Table:
     table = _table(title, "class", "id", "AP", "recall", "boxes", "detections")
     for row in rows:
         figures = ("-" if math.isnan(value) else f"{value:.4f}" for value in (row.ap, row.recall))
-        table.add_row(row.name, str(row.id), *figures, f"{row.num_gt:,}", f"{row.num_detections:,}")
+        table.add_row(escape(row.name), str(row.id), *figures, f"{row.num_gt:,}", f"{row.num_detections:,}")
     return table
 
 

@@ -1,6 +1,7 @@
 """Intervals, comparison and causes of error against what they claim to be."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from eval.dataset import Annotations, Category, Detections, ImageSet, make_annot
 from eval.errors import CAUSES, break_down
 from eval.matching import TRUE_POSITIVE
 from eval.protocols import evaluate
+from eval.report import write_report
+from eval.summary import print_comparison, print_evaluation
 
 
 def drawn(
@@ -178,3 +181,46 @@ def test_causes_account_for_every_false_positive(seed: int, protocol: str) -> No
         for cause in ("duplicate", "background", "missed"):
             assert breakdown.gain(cause) >= -1e-12
         assert all(0 <= value <= 1 + 1e-12 for value in breakdown.mean_ap_without.values())
+
+
+@pytest.mark.parametrize("protocol", ["ilsvrc", "coco"])
+def test_a_report_of_annotations_without_a_box(protocol: str, tmp_path: Path) -> None:
+    kinds = (Category(1, "a"), Category(2, "b"))
+    none = np.empty(0)
+    truth = make_annotations(
+        ImageSet(np.array([1]), ("x",)),
+        kinds,
+        image=none,
+        label=none,
+        boxes=np.empty((0, 4)),
+        last_pixel=False,
+    )
+    found = make_detections(
+        image=np.zeros(2), label=np.array([0, 1]), scores=np.array([0.5, 0.4]),
+        boxes=np.array([[0.0, 0, 9, 9]] * 2), last_pixel=False,
+    )  # fmt: skip
+    result = evaluate(found, truth, protocol=protocol)
+    breakdown = break_down(result)
+    assert breakdown.counts["background"] == 2 and breakdown.counts["missed"] == 0
+    write_report(tmp_path / "x.html", result, title="x", breakdown=breakdown)
+    assert "</html>" in (tmp_path / "x.html").read_text()
+
+
+def test_names_are_neither_markup_nor_formulas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("dog [/b]", "x[red]y", r"$\foo$", "50 $", "e")
+    kinds = tuple(Category(k + 1, name) for k, name in enumerate(names))
+    count = len(kinds)
+    boxes = np.tile([[0.0, 0, 9, 9]], (count, 1))
+    truth = make_annotations(
+        ImageSet(np.array([1]), ("a",)), kinds, image=np.zeros(count), label=np.arange(count), boxes=boxes,
+        last_pixel=False,
+    )  # fmt: skip
+    found = make_detections(
+        image=np.zeros(count), label=np.arange(count), scores=np.ones(count), boxes=boxes, last_pixel=False
+    )
+    result = evaluate(found, truth)
+    print_evaluation(result)
+    print_comparison(compare(result, result), result, result, names=("run[best]", "b"))
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*names, "run[best]"))
+    write_report(tmp_path / "x.html", result, title="x")

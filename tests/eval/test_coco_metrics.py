@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from random_scenes import Scene, random_scene
 
 from eval import coco
-from eval.coco_metrics import UNDEFINED, accumulate, pycocotools_accumulate
+from eval.coco_metrics import UNDEFINED, accumulate, match_coco, pycocotools_accumulate
+from eval.dataset import Category, ImageSet, make_annotations, make_detections
+from eval.matching import FALSE_POSITIVE
 from eval.protocols import evaluate
 
 
@@ -84,6 +86,23 @@ def test_a_class_without_ground_truth_is_undefined_and_does_not_count() -> None:
         assert np.isnan(result.classes[label].ap)
         assert (arrays.precision[:, :, label] == UNDEFINED).all()
     assert result.mean_ap == pytest.approx(result.summary["AP"], abs=1e-12, nan_ok=True)
+
+
+def test_the_cap_holds_for_a_class_without_ground_truth_too() -> None:
+    one = ImageSet(np.array([1]), ("a",))
+    kinds = (Category(1, "boxed"), Category(2, "never"))
+    truth = make_annotations(
+        one, kinds, image=np.zeros(1), label=np.zeros(1), boxes=np.array([[0.0, 0, 9, 9]]), last_pixel=False
+    )
+    found = make_detections(
+        image=np.zeros(300), label=np.repeat([0, 1], 150), scores=np.tile(np.arange(150.0), 2),
+        boxes=np.tile([[50.0, 50, 60, 60]], (300, 1)), last_pixel=False,
+    )  # fmt: skip
+    matches, _ = match_coco(found, truth)
+    for start in (0, 150):
+        of_class = slice(start, start + 150)
+        assert (matches.outcome[of_class] == FALSE_POSITIVE).sum() == 100
+        assert (np.diff(found.scores[matches.order[of_class]]) < 0).all()
 
 
 def test_files_give_what_pycocotools_makes_of_the_same_files(tmp_path: Path) -> None:

@@ -417,3 +417,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="x2 < x1"):
         ilsvrc.write_detections(path, image_indices=[1], det_ids=[1], scores=[1.0], boxes=[[1, 0, 0.5, 1]])
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_images_are_not_taken_for_one(tmp_path: Path) -> None:
+    """By their stems both would be 001.jpg of the annotations."""
+    truth = TRUTH | {"images": [{"id": 1, "file_name": "001.jpg"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    annotations = inputs.read_annotations(tmp_path / "truth.json")
+    content = {
+        "images": [{"id": 1, "file_name": "cat/001.jpg"}, {"id": 2, "file_name": "dog/001.jpg"}],
+        "annotations": [RESULT, RESULT | {"image_id": 2}],
+    }
+    (tmp_path / "found.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"found.json: cat/001.jpg and dog/001.jpg would both be 001.jpg of"):
+        inputs.read_detections(tmp_path / "found.json", annotations)
+    (tmp_path / "found.json").write_text(json.dumps(content | {"annotations": [RESULT]}))
+    assert inputs.read_detections(tmp_path / "found.json", annotations).image.tolist() == [0]
+
+
+def test_coco_knows_no_blacklist() -> None:
+    scene = random_scene(1)
+    blacklisted = replace(scene.annotations, blacklist=np.array([[0, 0]]))
+    with pytest.raises(ValueError, match="the coco protocol knows no blacklist"):
+        evaluate(scene.detections, blacklisted, protocol="coco")
