@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detector.objectness import trunk_of
 from detector.region_classifier import RegionClassifier
+from detector.tap_classifier import TapClassifier
 from eval.atomic import temporary_name
 
 SUFFIXES = (".onnx", ".pt2")
@@ -42,12 +44,20 @@ class ExportableTaps(nn.Module):
 
     def __init__(self, classifier: RegionClassifier, taps: Sequence[str]) -> None:
         super().__init__()
-        self.normalize, self.network = classifier.normalize, classifier.network
+        self.normalize, self.network = classifier.normalize, trunk_of(classifier)
+        if isinstance(classifier.network, TapClassifier):  # what lies behind its own tap is gone
+            stages = self.network.feature_info
+            last = [stage.module for stage in stages].index(classifier.network.tap)
+            for stage in stages[last + 1 :]:
+                if not {stage.module, stage.slim_name}.isdisjoint(taps):
+                    raise ValueError(
+                        f"--taps {stage.module}: these weights end with {classifier.network.tap}"
+                    )
         self.output_names = tuple(taps)
 
     def forward(self, regions: Tensor) -> Outputs:
         """See the class."""
-        features = self.network.taps(self.normalize(regions), self.output_names)  # type: ignore[operator]
+        features = self.network.taps(self.normalize(regions), self.output_names)
         return tuple(features[name] for name in self.output_names)
 
 

@@ -4,6 +4,7 @@ timm has no Inception v1 of its own. Input is RGB normalised by ImageNet's mean 
 does by default, whatever the weights were trained on.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,11 @@ class TimmGoogLeNet(nn.Module):
         self.input = InputConversion(wanted)
         self._take(network)
         if classes != trained_classes:
+            if classes:
+                warnings.warn(
+                    f"{source} has {trained_classes} outputs: the classifier of {classes} begins anew",
+                    stacklevel=2,
+                )
             self.reset_classifier(classes)
 
     def _take(self, network: GoogLeNet) -> None:

@@ -20,6 +20,7 @@ from detector.plugins.export import (
 )
 from detector.region_classifier import Preprocessing
 from detector.safetensors_file import WeightsCard, read_weights_file, write_weights_file
+from detector.tap_classifier import TapClassifier
 from detector.taxonomy import DetectionClass
 from detector.weights import load_weights
 
@@ -114,6 +115,19 @@ def test_taps(weights: Path, tmp_path: Path) -> None:
         expected = classifier.eval().network.taps(classifier.normalize(regions), names)  # type: ignore[operator]
         for found, name in zip(program(regions), names, strict=True):
             torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-3)
+
+
+def test_taps_of_a_network_that_ends_early(weights: Path, tmp_path: Path) -> None:
+    classifier = load_weights(weights)
+    trunk = classifier.network
+    assert isinstance(trunk, GoogLeNet)
+    channels = trunk.feature_info[
+        [stage.module for stage in trunk.feature_info].index("inception_4b")
+    ].channels
+    classifier.network = TapClassifier(trunk, tap="inception_4b", grid=1, in_features=channels, outputs=2)
+    export(ExportableTaps(classifier, ["inception_3b", "inception_4b"]), tmp_path / "taps.pt2", side=96)
+    with pytest.raises(ValueError, match="--taps inception_4e: these weights end with inception_4b"):
+        ExportableTaps(classifier, ["inception_3b", "Mixed_4f"])
 
 
 def test_torch_compile(weights: Path) -> None:

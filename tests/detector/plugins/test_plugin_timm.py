@@ -63,7 +63,8 @@ def test_weights_of_a_file_with_the_input_they_want(
 ) -> None:
     features = timm.create_model("googlenet_rcnn", features_only=True, weights=bgr_weights).eval()
     whole = timm.create_model("googlenet_rcnn", num_classes=3, weights=bgr_weights).eval()
-    other = timm.create_model("googlenet_rcnn", num_classes=5, weights=bgr_weights).eval()
+    with pytest.warns(UserWarning, match="has 3 outputs: the classifier of 5 begins anew"):
+        other = timm.create_model("googlenet_rcnn", num_classes=5, weights=bgr_weights).eval()
     classifier = load_weights(bgr_weights).eval()
     with torch.inference_mode():
         assert_same_features(features(normalised), expected_features(bgr_weights, pixels, LEVELS))
