@@ -2,6 +2,7 @@
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from detector.classify_files import ClassificationReport, Judgement
@@ -46,6 +47,6 @@ def confusion_table(report: ClassificationReport, classes: tuple[DetectionClass,
         saved = sum(
             j.truth == truth and j.labels[0] == label and truth in j.labels[:5] for j in report.judgements
         )
-        names = (classes[kind].name.split(",")[0] for kind in (truth, label))  # without the synonyms
+        names = (escape(classes[kind].name.split(",")[0]) for kind in (truth, label))  # without the synonyms
         table.add_row(*names, str(count), str(saved))
     return table

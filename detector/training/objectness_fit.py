@@ -57,6 +57,8 @@ class ObjectnessFit:
             raise ValueError(
                 "fit.epochs, fit.images and fit.each must be at least 1, and fit.rank at least 0"
             )
+        if not min(self.learning_rate, self.change_rate, self.weight_decay) >= 0:
+            raise ValueError("fit.learning_rate, fit.change_rate and fit.weight_decay must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def fit_objectness(
         some = generator.permutation(len(images))[:_FOR_STATISTICS]
         features = torch.cat([sampled([images[position]])[0] for position in some])
         head.mean.copy_(features.mean(dim=0))
-        head.deviation.copy_(features.std(dim=0) + 1e-3)
+        head.deviation.copy_(features.std(dim=0, correction=0) + 1e-3)
     steps = fit.epochs * -(-len(images) // fit.images)
     optimizer, schedule = _optimizer(head, fit, steps)
     head.train()

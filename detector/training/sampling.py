@@ -67,7 +67,7 @@ class RegionTable:
 
     Attributes:
         training_set: The images and classes.
-        image: (R,) int64, positions in the images.
+        image: (R,) int64, positions in the images, never falling.
         boxes: (R, 4) float32 xyxy, half-open, pixels of the image.
         labels: (R,) int64, 0..C-1, or C for background.
         ious: (R,) float32, the highest IoU with an object.
@@ -94,6 +94,11 @@ class RegionTable:
         """(images,) bool, whether the boxes of an image were drawn around its objects."""
         return np.array([image.drawn for image in self.training_set.images])
 
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """(images + 1,) where the rows of each image begin, and where those of the last end."""
+        return np.searchsorted(self.image, np.arange(len(self.training_set) + 1))
+
     def possible(self, rows: np.ndarray) -> np.ndarray:
         """(N, C + 1) bool: what the regions at `rows` (N,) may show.
 
@@ -109,7 +114,7 @@ class RegionTable:
         return possible
 
     def select(self, rows: np.ndarray) -> "RegionTable":
-        """The regions at the given positions."""
+        """The regions at the given rising positions."""
         return RegionTable(
             self.training_set,
             self.image[rows],
@@ -161,7 +166,7 @@ def thinned(table: RegionTable, *, positives: int, backgrounds: int, seed: int) 
     chosen = []
     for position in range(len(table.training_set)):
         generator = np.random.default_rng((seed, position))
-        of_image = np.flatnonzero(table.image == position)
+        of_image = np.arange(table.starts[position], table.starts[position + 1])
         given, empty = table.given[of_image], table.labels[of_image] == background
         chosen.append(of_image[given])
         for rows, most in ((of_image[~given & ~empty], positives), (of_image[empty], backgrounds)):

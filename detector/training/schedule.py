@@ -21,6 +21,13 @@ class Schedule:
     every_epochs: float = 8
     warmup_steps: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if not (self.every_epochs > 0 and self.factor > 0 and self.warmup_steps >= 0):
+            raise ValueError(
+                "fit.schedule.every_epochs and fit.schedule.factor must be above 0, and warmup_steps at least 0"
+            )
+
     def factor_at(self, step: int, *, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by in a step, counted from 0, of `steps`."""
         if step < self.warmup_steps:

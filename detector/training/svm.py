@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from detector.training.sampling import RegionTable, overlaps
+from detector.training.sampling import RegionTable, check_iou, overlaps
 
 MEAN_NORM = 20.0  # of features, as R-CNN scales them, which gives `regularisation` its meaning
 _BLOCK = 8192  # regions scored at a time
@@ -42,6 +42,14 @@ class SVMConfig:
     passes: int = 5
     folds: int = 3
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if min(self.first_negatives, self.passes, self.folds) < 1:
+            raise ValueError("svm.first_negatives, svm.passes and svm.folds must be at least 1")
+        if not min(self.regularisation, self.positive_weight) > 0:
+            raise ValueError("svm.regularisation and svm.positive_weight must be above 0")
+        check_iou(positive_iou=self.positive_iou, negative_iou=self.negative_iou)
+
 
 @dataclass(frozen=True, eq=False)
 class LinearClassifier:
@@ -65,7 +73,7 @@ def class_ious(table: RegionTable, label: int) -> np.ndarray:
     for position, image in enumerate(table.training_set.images):
         objects = image.boxes[image.labels == label]
         if len(objects):
-            rows = np.flatnonzero(table.image == position)
+            rows = slice(table.starts[position], table.starts[position + 1])
             ious[rows] = overlaps(table.boxes[rows], objects)[0].max(axis=1, initial=0)
     return ious
 
@@ -136,7 +144,7 @@ def _mine(
     rows = np.flatnonzero(positive)
     candidates = np.flatnonzero(negative)
     used = np.sort(np.random.default_rng(seed).permutation(candidates)[: config.first_negatives])
-    for turn in range(1, max(config.passes, 1) + 1):
+    for turn in range(1, config.passes + 1):
         classifier = _fit(features, rows, used, config, scale, seed)
         scores = np.concatenate(
             [

@@ -102,7 +102,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     trained = []
     for label in labels.tolist():
         kind = table.training_set.classes[label].name
-        console.print(f"SVM of {kind}")
+        console.print(f"SVM of {kind}", markup=False)
         trained.append(
             train_class(
                 features,

@@ -162,3 +162,9 @@ def test_nonsense_is_refused(run: Run) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             run("a", MadeUp(), config)
+
+
+@pytest.mark.parametrize("change", [{"every_epochs": 0}, {"factor": 0}, {"warmup_steps": -1}])
+def test_schedules_without_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"fit\.schedule"):
+        Schedule(**change)

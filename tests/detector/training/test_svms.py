@@ -1,5 +1,7 @@
 """SVMs on made-up features whose answer is known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from made_up_scenes import made_up_set
@@ -65,3 +67,12 @@ def test_platt_is_monotone_and_survives_one_kind() -> None:
     assert platt(np.array([0.0, 1.0]), np.array([True, True])) == (1.0, 0.0)
     slope, offset = platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
     assert slope > 1 and abs(offset) < 1e-2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"first_negatives": 0}, {"passes": 0}, {"folds": 0}, {"regularisation": 0}, {"negative_iou": 2}],
+)
+def test_settings_without_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        SVMConfig(**change)
