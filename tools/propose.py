@@ -71,6 +71,10 @@ def propose(arguments: Namespace) -> int:
     annotations = None
     if arguments.annotations:
         annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
+        if (annotations.images.positions_of(images) < 0).all():
+            raise ValueError(
+                f"{arguments.annotations}: annotates none of the {len(images)} images (such as {next(iter(images))})"
+            )
 
     # One image on each core is faster than one image on all of them.
     options = arguments.proposals.as_dict()

@@ -148,6 +148,20 @@ def test_two_images_of_one_name_are_not_mixed_up(propose: Propose, tmp_path: Pat
     assert run.returncode == 2 and "another image is called a.png too" in run.stderr
 
 
+def test_annotations_of_other_images_are_refused_before_the_work(
+    propose: Propose, tmp_path: Path, photos: Path
+) -> None:
+    truth = {
+        "images": [{"id": 1, "file_name": "other.jpg"}],
+        "categories": [{"id": 1, "name": "x"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}],
+    }
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    run = propose("--image", photos, "--annotations", tmp_path / "t.json", "--output", tmp_path / "boxes")
+    assert run.returncode == 2 and "t.json: annotates none of the " in run.stderr
+    assert not (tmp_path / "boxes").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import at_least_one
 from detector.configuration import DetectorConfig, build_detector, choose_device, sources
 from detector.images import find_images, read_image
 from detector.options import read_config
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
         help="of the detector on whole images, by default as configured; the networks alone run in all",
     )
     add("--batch-size", type=int, metavar="N", help="of the eager networks; default: 16, on a GPU 128")
-    add("--repeats", type=int, default=5, metavar="N", help="turns of each side")
+    add("--repeats", type=at_least_one, default=5, metavar="N", help="turns of each side")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config) if arguments.config else DetectorConfig()
     precision = arguments.precision or config.precision

@@ -26,6 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import at_least_one
 from eval import ilsvrc, inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,12 +84,12 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmark.py eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--detections", type=int, default=1_000_000)
-    parser.add_argument("--images", type=int, default=20_121)
-    parser.add_argument("--classes", type=int, default=200)
-    parser.add_argument("--boxes", type=int, default=55_502)
+    parser.add_argument("--detections", type=at_least_one, default=1_000_000)
+    parser.add_argument("--images", type=at_least_one, default=20_121)
+    parser.add_argument("--classes", type=at_least_one, default=200)
+    parser.add_argument("--boxes", type=at_least_one, default=55_502)
     parser.add_argument(
-        "--repeats", type=int, default=3, help="turns of each fast side (pycocotools gets one)"
+        "--repeats", type=at_least_one, default=3, help="turns of each fast side (pycocotools gets one)"
     )
     parser.add_argument(
         "--against", action="append", default=[], metavar="MODULE=PYTHON", help="a further evaluator"

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import at_least_one
 from detector.images import ImageFile, find_images, read_image
 from eval import recall_report
 from eval.inputs import read_annotations
@@ -130,8 +131,8 @@ def main(argv: list[str]) -> int:
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, glob patterns")
     add("--annotations", required=True, metavar="PATH", help="COCO JSON, or ILSVRC or VOC XML")
     add("--image-list", metavar="FILE", help="lines `name index`: the images that count (XML only)")
-    add("--every", type=int, default=1, metavar="N", help="take every Nth annotated image")
-    add("--repeats", type=int, default=1, metavar="N", help="turns of each side on each image")
+    add("--every", type=at_least_one, default=1, metavar="N", help="take every Nth annotated image")
+    add("--repeats", type=at_least_one, default=1, metavar="N", help="turns of each side on each image")
     add("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help=", ".join(SIDES))
     add("--contrib-python", metavar="PYTHON", help="an interpreter that has opencv-contrib-python")
     add("--plot", metavar="FILE", help="draw the curves into this image file")

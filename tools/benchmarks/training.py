@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmarks import at_least_one
 from detector.googlenet import GoogLeNet
 from detector.training.batches import Batch, PixelBatches, Steps
 from detector.training.data import DataConfig, read_regions
@@ -45,8 +46,8 @@ def main(argv: list[str]) -> int:
     add("--num-proposals", type=int, default=200, help="boxes of an image, default: %(default)s")
     add("--size", type=int, default=224, help="side of a region in pixels, default: %(default)s")
     add("--batch", type=int, default=32, help="regions in a step, a quarter objects, default: %(default)s")
-    add("--steps", type=int, default=4, help="steps of a turn, default: %(default)s")
-    add("--rounds", type=int, default=3, help="turns of each side, default: %(default)s")
+    add("--steps", type=at_least_one, default=4, help="steps of a turn, default: %(default)s")
+    add("--rounds", type=at_least_one, default=3, help="turns of each side, default: %(default)s")
     add("--workers", type=int, default=1, help="processes that prepare batches, default: %(default)s")
     arguments = parser.parse_args(argv)
 
