@@ -1,18 +1,26 @@
 """From a configuration and the names of images to a result file, with what a person sees on the way."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from detector.configuration import DetectorConfig, build_detector, number_of_workers, sources, stored_boxes
+from detector.configuration import (
+    DetectorConfig,
+    build_detector,
+    labels_of,
+    number_of_workers,
+    sources,
+    stored_boxes,
+)
 from detector.detections import Format
 from detector.images import ImageFile, find_images
 from detector.job import Report, is_picture, plan, run_job
 from detector.job_display import JobDisplay
 from detector.stage_timer import StageTimer
-from detector.weights import describe
-from eval.dataset import ImageSet
+from detector.weights import describe, load_weights
+from eval.dataset import Category, ImageSet
 from eval.ilsvrc import read_image_list
 
 
@@ -24,6 +32,7 @@ def detect_files(
     format: Format = "coco",
     image_list: str | Path | None = None,
     only: ImageSet | None = None,
+    known: tuple[Category, ...] | None = None,
     resume: bool = False,
     pictures: bool = True,
 ) -> tuple[Report, StageTimer]:
@@ -34,6 +43,7 @@ def detect_files(
         output: Folder of the result file and the pictures.
         image_list: ILSVRC `name index` list that numbers the images; images outside it fail.
         only: Leave out all other images, and say how many they are.
+        known: Likewise all other classes, where the configuration does not say which to report.
         resume: Go on where a run that was stopped had come to.
         pictures: Also write an annotated picture of each image.
 
@@ -49,6 +59,8 @@ def detect_files(
         images = _those_of(only, images, console)
     indices = read_image_list(image_list) if image_list else None
     tasks, unplanned = plan(images, output, indices)
+    if known is not None:
+        config = _of_known_classes(config, known, console)
     detector = build_detector(config)
     weights = ", ".join(describe(source) for source in sources(config))
     console.print(f"weights: {weights}", soft_wrap=True)
@@ -80,10 +92,33 @@ def detect_files(
 
 
 def _those_of(known: ImageSet, images: list[ImageFile], console: Console) -> list[ImageFile]:
-    positions = known.positions_of(image.name for image in images)
+    positions = known.distinct_positions_of([image.name for image in images])
     chosen = [image for image, position in zip(images, positions, strict=True) if position >= 0]
     if not chosen:
         raise ValueError(f"none of the {len(images)} images is annotated (such as {images[0].name})")
     if len(chosen) < len(images):
         console.print(f"{len(images) - len(chosen)} of {len(images)} images are not annotated: left out")
     return chosen
+
+
+def _of_known_classes(
+    config: DetectorConfig, known: tuple[Category, ...], console: Console
+) -> DetectorConfig:
+    """The configuration with the classes to report that are known."""
+    from eval.coco import translate_categories  # not for those who only detect: it waits for numba
+
+    classes = load_weights(sources(config)[0]).classes
+    labels = list(range(len(classes))) if config.classes is None else labels_of(config.classes, classes)
+    wanted = [Category(classes[label].id, classes[label].name, classes[label].wnid) for label in labels]
+    there = translate_categories(wanted, known) >= 0
+    strange = [kind.name for kind, is_there in zip(wanted, there, strict=True) if not is_there]
+    if strange and (config.classes is not None or not there.any()):
+        names = ", ".join(map(repr, strange[:5]))
+        raise ValueError(f"the annotations have no class {names}, which the detector reports")
+    if strange:
+        console.print(
+            f"{len(strange)} of {len(wanted)} classes are not among those of the annotations: left out"
+        )
+        found = [kind.name for kind, is_there in zip(wanted, there, strict=True) if is_there]
+        config = replace(config, classes=found)
+    return config

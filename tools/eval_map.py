@@ -67,7 +67,7 @@ def main() -> int:
     add("--csv", type=Path, metavar="OUT", help="write the per-class table here")
     add("--html", type=Path, metavar="OUT", help="write a page with figures here")
     arguments = parser.parse_args()
-    if arguments.config or arguments.image:
+    if arguments.config or arguments.image:  # long work: what can be checked is checked before
         return run(lambda: detect_and_evaluate(arguments))
     if arguments.detections is None or arguments.annotations is None:
         return run(lambda: explain(arguments))
@@ -98,14 +98,16 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
     from detector.detect_files import detect_files
     from detector.options import read_config
     from eval.inputs import read_annotations
+    from eval.protocols import check
 
     if arguments.detections or not (arguments.config and arguments.image and arguments.annotations):
         raise ValueError("to run a detector give --config, --image and --annotations, and no --detections")
-    # Read now, what is wrong with them shows before the long work.
+    check_files(arguments)
     with warnings.catch_warnings(action="ignore"):  # `evaluate_files` tells of them
         annotations = read_annotations(
             arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist
         )
+    check(annotations, protocol=arguments.protocol, iou=arguments.iou, engine=arguments.engine)
     # An average precision counts every detection, however low its score.
     report, _ = detect_files(
         read_config(arguments.config, score_threshold=0.0),
@@ -113,6 +115,7 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
         output=arguments.output,
         image_list=arguments.image_list,
         only=None if arguments.image_list else annotations.images,
+        known=annotations.categories,
         resume=arguments.resume,
         pictures=False,
     )
@@ -120,6 +123,17 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
         return BAD_INPUT
     arguments.detections = report.result
     return evaluate_files(arguments) or (PARTLY_DONE if report.failures else 0)
+
+
+def check_files(arguments: argparse.Namespace) -> None:
+    """Refuse files that are not there, and folders to write to."""
+    if arguments.compare and not arguments.compare.is_file():
+        raise FileNotFoundError(f"{arguments.compare}: no such file")
+    for path in (arguments.json, arguments.csv, arguments.html):
+        if path and not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it to")
+    if arguments.bootstrap is not None and arguments.bootstrap < 0:
+        raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be at least 0")
 
 
 def evaluate_files(arguments: argparse.Namespace) -> int:
@@ -130,6 +144,7 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     from eval.evaluation import Evaluation
     from eval.protocols import evaluate
 
+    check_files(arguments)
     with warnings.catch_warnings(record=True, action="always") as caught:
         annotations = inputs.read_annotations(
             arguments.annotations, image_list=arguments.image_list, blacklist=arguments.blacklist

@@ -120,7 +120,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         ([*truth, "--detections", tmp_path / "none.txt"], "none.txt: no such file or directory"),
         ([*truth], "--detections is missing"),
         ([*EXAMPLE, "--iou", "50"], "the IoU threshold is 50"),
-        ([*EXAMPLE, "--bootstrap", "-3"], "-3 bootstrap draws, expected 1 or more"),
+        ([*EXAMPLE, "--bootstrap", "-3"], "--bootstrap is -3, but must be at least 0"),
         ([*EXAMPLE, "--engine", "pycocotools"], "pycocotools is for coco"),
         ([*EXAMPLE, "--json", tmp_path / "no" / "folder.json"], "there is no folder"),
     ):
@@ -181,6 +181,22 @@ def test_a_configuration_runs_the_detector_first(
     (tmp_path / "wrong.yaml").write_text("nms: 0.3\n")
     wrong = run("--config", tmp_path / "wrong.yaml", *detector[2:], *annotations)
     assert wrong.returncode == 2 and "wrong.yaml: " in wrong.stderr and "--help" not in wrong.stderr
+
+    truth["categories"] = [row for row in truth["categories"] if row["id"] == 29]
+    (tmp_path / "cats.json").write_text(json.dumps(truth))
+    fewer = run(*detector, "--annotations", tmp_path / "cats.json")
+    assert fewer.returncode == 0 and "199 of 200 classes are not among those" in fewer.stderr, fewer.stderr
+    found = json.loads((tmp_path / "o" / "detections.json").read_text())["annotations"]
+    assert {box["category_id"] for box in found} == {29}
+    for option, words in (
+        (("--iou", "2"), "the IoU threshold is 2"),
+        (("--engine", "pycocotools"), "engine 'pycocotools' does not compute ilsvrc"),
+        (("--compare", "gone.json"), "gone.json: no such file"),
+        (("--html", tmp_path / "gone" / "x.html"), "there is no folder "),
+        (("--bootstrap", "-3"), "--bootstrap is -3"),
+    ):
+        refused = run(*detector[:-1], tmp_path / "never", *annotations, *option)
+        assert refused.returncode == 2 and words in refused.stderr and not (tmp_path / "never").exists()
 
     half = run("--config", tmp_path / "c.yaml", *annotations)
     assert half.returncode == 2 and "give --config, --image and --annotations" in half.stderr
