@@ -167,6 +167,8 @@ def _check_checkpoint(tensors: dict[str, Tensor], model: nn.Module) -> dict[str,
 
 
 def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
+    if options.get("features_only"):
+        options.setdefault("num_classes", 0)  # nobody would see the classifier, nor that it begins anew
     return build_model_with_cfg(
         TimmGoogLeNet,
         variant,

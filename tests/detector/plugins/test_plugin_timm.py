@@ -1,5 +1,6 @@
 """GoogLeNet made by `timm.create_model`: the same network, with timm's options."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_features_only(name: str, out_indices: tuple[int, ...] | int) -> None:
 def test_weights_of_a_file_with_the_input_they_want(
     bgr_weights: Path, pixels: Tensor, normalised: Tensor
 ) -> None:
-    features = timm.create_model("googlenet_rcnn", features_only=True, weights=bgr_weights).eval()
+    with warnings.catch_warnings(action="error"):
+        features = timm.create_model("googlenet_rcnn", features_only=True, weights=bgr_weights).eval()
     whole = timm.create_model("googlenet_rcnn", num_classes=3, weights=bgr_weights).eval()
     with pytest.warns(UserWarning, match="has 3 outputs: the classifier of 5 begins anew"):
         other = timm.create_model("googlenet_rcnn", num_classes=5, weights=bgr_weights).eval()
