@@ -85,5 +85,5 @@ def read_list(
             paths.append(path)
             labels.append(label)
     if not paths:
-        raise ValueError(f"{source}: no usable images in it ({problems.summary() or 'it is empty'})")
+        raise ValueError(f"{source}: no usable images in it ({problems.summary() or 'it names none'})")
     return LabelledImages(names, tuple(paths), tuple(labels))

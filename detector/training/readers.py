@@ -48,7 +48,8 @@ def read_training_set(
     else:
         found = read_xml(source, images, problems, wanted, labelled)
     if not found.images:
-        raise ValueError(f"{source}: no usable training images in it ({problems.summary() or 'it is empty'})")
+        expected = "expected COCO JSON, or XML of VOC or ILSVRC"
+        raise ValueError(f"{source}: no usable training images in it ({problems.summary() or expected})")
     return found
 
 
@@ -129,9 +130,24 @@ def read_coco(
             _labelled_classes(source, image, label_of, problems),
             problems,
         )
-        if annotated is not None:
+        if annotated is not None and _has_size(source, image, annotated, problems):
             found.append(annotated)
     return TrainingSet(classes, tuple(found))
+
+
+def _has_size(
+    source: str | Path, image: dict[str, Any], annotated: AnnotatedImage, problems: Problems
+) -> bool:
+    """Whether the file is as large as its annotation says, where that says anything: else no box is right."""
+    for given, real in ((image.get("width"), annotated.width), (image.get("height"), annotated.height)):
+        if isinstance(given, int | float) and abs(given - real) > max(2, 0.02 * real):
+            problems.add(
+                "image of another size",
+                f"{source}: {annotated.name} is annotated as {image.get('width')}x{image.get('height')}, but has"
+                f" {annotated.width}x{annotated.height} pixels",
+            )
+            return False
+    return True
 
 
 def _labelled_classes(

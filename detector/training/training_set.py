@@ -130,7 +130,7 @@ def annotated_image(
     """Check one image and its boxes; None if its file is absent or no image.
 
     A box that reaches over the image's border is cut there (annotation tools are often a pixel off); one
-    that is wholly outside, or empty, or not a number, is a problem and left out.
+    that is mostly outside, or empty, or not a number, is a problem and left out.
     """
     try:
         width, height = image_size(path)
@@ -153,11 +153,24 @@ def annotated_image(
         elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             kept[g] = False
             problems.add("box outside the image", f"{shown} lies outside the image of {width}x{height}")
+        elif _cut((x1, y1, x2, y2), width, height) < 0.5:
+            kept[g] = False
+            problems.add(
+                "box mostly outside the image",
+                f"{shown} lies mostly outside the image of {width}x{height}; COCO's bbox is x, y, width, height",
+            )
     limits = np.array([width, height, width, height], np.float64)
     inside = np.clip(boxes[kept], 0, limits).astype(np.float32)
     return AnnotatedImage(
         name, path, width, height, inside, np.asarray(labels, np.int64).reshape(-1)[kept], labelled, drawn
     )
+
+
+def _cut(box: tuple[float, float, float, float], width: int, height: int) -> float:
+    """The share of a box's area that lies inside the image."""
+    x1, y1, x2, y2 = box
+    inside = (min(x2, width) - max(x1, 0)) * (min(y2, height) - max(y1, 0))
+    return inside / ((x2 - x1) * (y2 - y1))
 
 
 def name_empty_classes(training_set: TrainingSet, problems: Problems) -> None:

@@ -42,7 +42,7 @@ def coco(folder: Path, **changes: Any) -> Path:
         "annotations": [
             {"id": 1, "image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [1, 2, 10, 20]},
             {"id": 2, "image_id": 5, "category_id": 0, "iscrowd": 1, "bbox": [0, 0, 5, 5]},
-            {"id": 3, "image_id": 6, "category_id": 1, "iscrowd": 0, "bbox": [30, 20, 15, 15]},
+            {"id": 3, "image_id": 6, "category_id": 1, "iscrowd": 0, "bbox": [30, 20, 12, 12]},
         ],
     } | changes
     for name in ("a.png", "b.png"):
@@ -70,6 +70,11 @@ def test_coco_with_labelled_classes_and_boxes_to_ignore(tmp_path: Path) -> None:
         ({"image_id": 9, "category_id": 1, "bbox": [1, 1, 2, 2]}, "annotation without image", "image 9"),
         ({"image_id": 5, "category_id": 7, "bbox": [1, 1, 2, 2]}, "unknown class", "class 7"),
         ({"image_id": 5, "category_id": 1, "bbox": [1, 1, 0, 2]}, "zero-area box", "no area"),
+        (
+            {"image_id": 5, "category_id": 1, "bbox": [20, 15, 38, 28]},
+            "box mostly outside the image",
+            "x, y, width",
+        ),
         ({"image_id": 5, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 lacks one of"),
         ({"category_id": 1, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 lacks one of"),
         ({"image_id": 5, "category_id": 1}, "incomplete annotation", "annotation 2 lacks one of"),
@@ -112,6 +117,28 @@ def test_proposals_that_selective_search_does_not_make(tmp_path: Path, proposals
     config = DataConfig([str(coco(tmp_path))], [str(tmp_path)], proposals=proposals)
     with pytest.raises(ValueError, match=r"--data\.proposals .*"):
         read_with_boxes(config, Problems(), seed=0)
+
+
+def test_images_of_another_size_than_annotated_are_left_out(tmp_path: Path) -> None:
+    """They were shrunk after somebody drew the boxes."""
+    images = [
+        {"id": 5, "file_name": "a.png", "width": 80, "height": 60},
+        {"id": 6, "file_name": "b.png", "width": 41, "height": 30},  # a pixel is no matter
+    ]
+    problems = Problems()
+    found = read_training_set(coco(tmp_path, images=images), tmp_path, problems)
+    assert [image.name for image in found.images] == ["b.png"]
+    assert problems.counts == {"image of another size": 1}
+    with pytest.raises(ValueError, match=r"a\.png is annotated as 80x60, but has 40x30 pixels"):
+        read_training_set(tmp_path / "instances.json", tmp_path, Problems("refuse"))
+
+
+def test_folders_without_annotations_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "photos" / "a.png")
+    with pytest.raises(
+        ValueError, match=r"photos: no usable training images in it \(expected COCO JSON, or XML"
+    ):
+        read_training_set(tmp_path / "photos", tmp_path, Problems())
 
 
 def test_images_that_are_absent_or_unreadable(tmp_path: Path) -> None:
