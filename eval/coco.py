@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +108,13 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
             image = annotations.images.distinct_positions_of(used_names)[own]
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+        seen = int((annotations.images.positions_of(own_images.names) >= 0).sum())
+        if seen < len(annotations.images):
+            warnings.warn(
+                f"{path}: looked at {seen:,} of the {len(annotations.images):,} annotated images; the objects of the"
+                " others count as missed",
+                stacklevel=2,
+            )
         if image.min() < 0:
             names = [used_names[position] for position in np.unique(own[image < 0])]
             raise ValueError(_outside(path, int((image < 0).sum()), names))

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import tarfile
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -431,8 +432,22 @@ def test_two_images_are_not_taken_for_one(tmp_path: Path) -> None:
     (tmp_path / "found.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"found.json: cat/001.jpg and dog/001.jpg would both be 001.jpg of"):
         inputs.read_detections(tmp_path / "found.json", annotations)
-    (tmp_path / "found.json").write_text(json.dumps(content | {"annotations": [RESULT]}))
+    content = {"images": [{"id": 7, "file_name": "001.jpg"}], "annotations": [RESULT | {"image_id": 7}]}
+    (tmp_path / "found.json").write_text(json.dumps(content))
     assert inputs.read_detections(tmp_path / "found.json", annotations).image.tolist() == [0]
+
+
+def test_images_that_nobody_looked_at_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    annotations = inputs.read_annotations(tmp_path / "truth.json")
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [RESULT]}
+    (tmp_path / "found.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="found.json: looked at 1 of the 2 annotated images; the objects of"):
+        inputs.read_detections(tmp_path / "found.json", annotations)
+    content["images"] = TRUTH["images"]  # the other one without a detection
+    (tmp_path / "found.json").write_text(json.dumps(content))
+    with warnings.catch_warnings(action="error"):
+        inputs.read_detections(tmp_path / "found.json", annotations)
 
 
 def test_coco_knows_no_blacklist() -> None:
