@@ -90,6 +90,8 @@ def build_detector(config: DetectorConfig) -> RCNN:
         OSError: Weights that are missing or cannot be read.
         ValueError: A value that makes no sense, an unknown class, a device that is not there.
     """
+    if config.num_proposals is not None and config.num_proposals < 1:
+        raise ValueError(f"num_proposals is {config.num_proposals}, but must be at least 1, or null for all")
     found = sources(config)
     networks = [load_weights(source, temperature=config.temperature) for source in found]
     scorer = _scorer(config, networks)
@@ -200,7 +202,11 @@ def labels_of(names: Iterable[str], classes: tuple[DetectionClass, ...]) -> list
             containing = [known for known in by_name if wanted and wanted in re.split(r"\W+", known)]
             if len(containing) != 1:
                 near = containing or difflib.get_close_matches(wanted, by_name, n=3, cutoff=0.5)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"it knows {len(classes)} others"
+                hint = (
+                    f"did you mean {' or '.join(near)}?"
+                    if near
+                    else f"it knows {', '.join([*by_name][:5])}, ..."
+                )
                 problem = (
                     "more than one class has this word" if containing else "the detector has no such class"
                 )

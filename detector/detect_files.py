@@ -113,8 +113,10 @@ def _of_known_classes(
     there = translate_categories(wanted, known) >= 0
     strange = [kind.name for kind, is_there in zip(wanted, there, strict=True) if not is_there]
     if strange and (config.classes is not None or not there.any()):
-        names = ", ".join(map(repr, strange[:5]))
-        raise ValueError(f"the annotations have no class {names}, which the detector reports")
+        names, theirs = (", ".join(map(repr, some[:5])) for some in (strange, [kind.name for kind in known]))
+        raise ValueError(
+            f"the annotations have no class {names}, which the detector reports; they have {theirs}, ..."
+        )
     if strange:
         console.print(
             f"{len(strange)} of {len(wanted)} classes are not among those of the annotations: left out"

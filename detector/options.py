@@ -33,7 +33,11 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--num-proposals", int | None, "boxes scored in an image, best first; null scores all")
     option("--objectness", bool, "order boxes by the model's opinion of them, and let it count in the scores")
     option("--min-objectness", float, "boxes of which the model thinks less are not scored")
-    option("--exact", bool, "score every box with every model in float32: the reference")
+    option(
+        "--exact",
+        bool,
+        "score every box with every model in float32, whatever --num-proposals: the reference",
+    )
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
     option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
     option(

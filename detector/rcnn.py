@@ -106,6 +106,10 @@ class RCNN:
             boxes: Proposals (N, 4) float32, best first, instead of asking for some.
             progress: Called with the numbers of regions done and to do, after every batch.
         """
+        if not isinstance(image, np.ndarray):
+            raise TypeError(
+                f"image is a {type(image).__name__}, expected pixels as of detector.images.read_image"
+            )
         if boxes is None:
             boxes = self.propose(image)
         factors = None

@@ -121,6 +121,10 @@ def find_weights(choice: str | None = None) -> WeightsRecord | Path:
                 return path
         if choice in RECORDS:
             return RECORDS[choice]
+        if Path(choice).is_dir():
+            raise FileNotFoundError(
+                f"--weights {choice}: no {MODEL_FILE} in this folder; has training ended?"
+            )
         known = " or ".join([*RECORDS, *sorted(path.stem for path in MODELS.glob("*.safetensors"))])
         raise FileNotFoundError(f"--weights {choice}: neither a file nor one of the known weights ({known})")
     if (shipped := MODELS / SHIPPED_FILE).is_file():

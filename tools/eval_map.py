@@ -42,7 +42,13 @@ def main() -> int:
     )
     add("--config", type=Path, metavar="YAML", help="the detector to run first, instead of --detections")
     add("--image", nargs="+", metavar="PATH", help="its images: files, folders, glob patterns")
-    add("--output", type=Path, default=Path("outputs"), metavar="DIR", help="where its detections go")
+    add(
+        "--output",
+        type=Path,
+        default=Path("outputs/eval"),
+        metavar="DIR",
+        help="where its detections go, default: %(default)s",
+    )
     add("--resume", action="store_true", help="go on where a stopped run of it had come to")
     add("--blacklist", type=Path, metavar="FILE", help="lines `image_index wnid`: pairs to leave out")
     add("--protocol", choices=PROTOCOLS, default="ilsvrc", help="default: %(default)s")

@@ -147,6 +147,8 @@ def test_numbers_that_make_no_sense_are_refused(
             RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, score_threshold=value)
         with pytest.raises(ValueError, match=f"nms_iou is {value:g}, but must be from 0 to 1"):
             RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, nms_iou=value)
+    with pytest.raises(TypeError, match="image is a str, expected pixels"):
+        colour_detector("photo.jpg")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no classes to report"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, labels=[])
     with pytest.raises(ValueError, match="batch_size is 0"):

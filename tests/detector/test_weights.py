@@ -55,6 +55,9 @@ def test_the_search_order(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         FileNotFoundError, match=r"--weights oxford: neither a file nor .*bvlc or torchvision or model"
     ):
         find_weights("oxford")
+    (nowhere / "unfinished").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"unfinished: no model\.safetensors in this folder"):
+        find_weights(str(nowhere / "unfinished"))
 
 
 def test_the_bvlc_file_must_be_the_released_one(nowhere: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
             "--precision tf32 is for GPUs; on the CPU",
         ),
         (["--image", "x.png", "--context", "112"], "context is 112"),
-        (["--image", "x.png", "--num-proposals", "0"], "max_boxes is 0"),
+        (["--image", "x.png", "--num-proposals", "0"], "num_proposals is 0"),
         (["--image", "x.png", "--proposals.mode", "slow"], "proposals.mode"),
         (["--image", "x.png", "--score-threshold", "high"], "score_threshold"),
         (["--image", "x.png", "--config", "gone.yaml"], "gone.yaml"),
