@@ -101,14 +101,12 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
     if file.images is not None:
         own_images = image_set(path, file.images)
         own = _known(path, "detection", "image_id", image_ids, own_images.ids)
-        used = np.unique(own)
-        own = np.searchsorted(used, own).astype(np.int32)
-        used_names = [own_images.names[position] for position in used]
         try:
-            image = annotations.images.distinct_positions_of(used_names)[own]
+            met = annotations.images.distinct_positions_of(own_images.names)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        seen = int((annotations.images.positions_of(own_images.names) >= 0).sum())
+        image = met[own]
+        seen = int((met >= 0).sum())
         if seen < len(annotations.images):
             warnings.warn(
                 f"{path}: looked at {seen:,} of the {len(annotations.images):,} annotated images; the objects of the"
@@ -116,7 +114,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
                 stacklevel=2,
             )
         if image.min() < 0:
-            names = [used_names[position] for position in np.unique(own[image < 0])]
+            names = [own_images.names[position] for position in np.unique(own[image < 0])]
             raise ValueError(_outside(path, int((image < 0).sum()), names))
     else:
         if annotations.images.made_up:
