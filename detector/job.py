@@ -130,19 +130,18 @@ def run_job(
             on_image(task)
             try:
                 start = begun()
-                done = (
-                    start
-                    if isinstance(start, Detections)
-                    else _detect(detector, task, *start, pictures, on_regions)
-                )
+                if isinstance(start, Detections):
+                    done = start
+                    if pictures and not task.picture.exists():  # made by a run without them
+                        _draw(detector, task, done, read_image(task.image.path))
+                else:
+                    done = _detect(detector, task, *start, pictures, on_regions)
             except (OSError, ValueError) as error:
                 report.failures[task.image.name] = one_sentence(error)
                 on_failure(one_sentence(error))
                 continue
             if done is start:
                 report.resumed += 1
-                if pictures and not task.picture.exists():  # made by a run without them
-                    _draw(detector, task, done, read_image(task.image.path))
             else:
                 journal.append(done)
                 report.finished += 1

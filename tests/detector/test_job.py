@@ -199,5 +199,7 @@ def test_a_resumed_job_draws_what_was_not_drawn(colour_detector: RCNN, photos: P
     with pytest.raises(Killed):
         run(colour_detector, photos, output, on_image=kill_at("3.png"), pictures=False)
     assert not list(output.glob("*.jpg"))
-    assert run(colour_detector, photos, output, resume=True).resumed == 3
-    assert len(list(output.glob("*_detections.jpg"))) == 5
+    (photos / "0.png").write_bytes(b"no image any more")
+    report = run(colour_detector, photos, output, resume=True)
+    assert report.resumed == 2 and report.finished == 2 and list(report.failures) == ["0.png"]
+    assert len(list(output.glob("*_detections.jpg"))) == 4
