@@ -43,7 +43,7 @@ def detect_files(
         output: Folder of the result file and the pictures.
         image_list: ILSVRC `name index` list that numbers the images; images outside it fail.
         only: Leave out all other images, and say how many they are.
-        known: Likewise all other classes, where the configuration does not say which to report.
+        known: Likewise all other classes, unless the configuration names those to report, which then all must be known.
         resume: Go on where a run that was stopped had come to.
         pictures: Also write an annotated picture of each image.
 
@@ -104,7 +104,11 @@ def _those_of(known: ImageSet, images: list[ImageFile], console: Console) -> lis
 def _of_known_classes(
     config: DetectorConfig, known: tuple[Category, ...], console: Console
 ) -> DetectorConfig:
-    """The configuration with the classes to report that are known."""
+    """The configuration, told to report no class that is not known.
+
+    Raises:
+        ValueError: It names one that is not, or none of its classes is.
+    """
     from eval.coco import translate_categories  # not for those who only detect: it waits for numba
 
     classes = load_weights(sources(config)[0]).classes

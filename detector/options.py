@@ -92,7 +92,7 @@ def detector_config(arguments: Namespace, **changes: Any) -> DetectorConfig:
 
 
 class _FileParser(ArgumentParser):
-    """Parser of a file that nobody wrote on a command line."""
+    """Parser of a configuration file: what is wrong in it is raised, with its name, and does not end the program."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ValueError(f"{self.prog}: {' '.join(message.split())}")

@@ -153,7 +153,7 @@ def annotated_image(
         elif x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
             kept[g] = False
             problems.add("box outside the image", f"{shown} lies outside the image of {width}x{height}")
-        elif _cut((x1, y1, x2, y2), width, height) < 0.5:
+        elif _share_inside((x1, y1, x2, y2), width, height) < 0.5:
             kept[g] = False
             problems.add(
                 "box mostly outside the image",
@@ -166,7 +166,7 @@ def annotated_image(
     )
 
 
-def _cut(box: tuple[float, float, float, float], width: int, height: int) -> float:
+def _share_inside(box: tuple[float, float, float, float], width: int, height: int) -> float:
     """The share of a box's area that lies inside the image."""
     x1, y1, x2, y2 = box
     inside = (min(x2, width) - max(x1, 0)) * (min(y2, height) - max(y1, 0))
