@@ -4,8 +4,8 @@
     cfg.MODEL.FPN.IN_FEATURES = ["conv2", "inception_3b", "inception_4e", "inception_5b"]
     cfg.MODEL.WEIGHTS, cfg.MODEL.GOOGLENET = "", CN({"WEIGHTS": "torchvision"})
 
-Untested: detectron2 is not on PyPI. It is kept to what its documentation asks of a backbone. The pixels it gives are
-the ones its configuration says (BGR of 0..255 minus a mean by default); they are turned into those the weights want.
+Seen to run with detectron2 0.6, which is not on PyPI. The pixels it gives are the ones its configuration says (BGR of
+0..255 minus a mean by default); they are turned into those the weights want.
 """
 
 from pathlib import Path
