@@ -15,7 +15,7 @@ from detector.training.problems import Policy, Problems
 from detector.training.readers import read_training_set
 from detector.training.region_proposals import Progress, boxes_of_images
 from detector.training.sampling import RegionTable, check_iou, region_table
-from detector.training.training_set import TrainingSet, annotated_image, join, name_empty_classes
+from detector.training.training_set import TrainingSet, annotated_image, join, merged, name_empty_classes
 from proposals import SelectiveSearch
 
 
@@ -24,7 +24,8 @@ class DataConfig:
     """Annotated images and their proposals.
 
     Attributes:
-        annotations: COCO JSON files, or folders, tars or zips of VOC or ILSVRC XML.
+        annotations: COCO JSON files, or folders, tars or zips of VOC or ILSVRC XML. The boxes of an image that several
+            of them tell of are those of all.
         images: For each of them the folder of its images; one serves all.
         image_list: Only the images in this list (ImageSets, R-CNN's val1 and val2).
         class_lists: Folder of ILSVRC DET lists train_1.txt .. train_200.txt.
@@ -77,11 +78,13 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
         )
     folders = config.images * (len(config.annotations) if len(config.images) == 1 else 1)
     labelled = None if config.class_lists is None else read_class_lists(config.class_lists)
-    whole = join(
-        [
-            read_training_set(source, images, problems, image_list=config.image_list, labelled=labelled)
-            for source, images in zip(config.annotations, folders, strict=True)
-        ]
+    whole = merged(
+        join(
+            [
+                read_training_set(source, images, problems, image_list=config.image_list, labelled=labelled)
+                for source, images in zip(config.annotations, folders, strict=True)
+            ]
+        )
     )
     whole = _share_of(whole, config)
     if config.first is not None:

@@ -100,6 +100,27 @@ def join(parts: Sequence[TrainingSet]) -> TrainingSet:
     return TrainingSet(parts[0].classes, tuple(image for part in parts for image in part.images))
 
 
+def merged(whole: TrainingSet) -> TrainingSet:
+    """The set with one image for every file: where several sources tell of it, it has the boxes of all.
+
+    Left apart, each copy would take what only another has a box for as background. A class is completely labelled if
+    one of the sources says so.
+    """
+    of_file: dict[Path, AnnotatedImage] = {}
+    for image in whole.images:
+        file = image.path.resolve()
+        before = of_file.get(file)
+        if before is not None:
+            image = replace(
+                before,
+                boxes=np.concatenate((before.boxes, image.boxes)),
+                labels=np.concatenate((before.labels, image.labels)),
+                labelled=before.labelled | image.labelled,
+            )
+        of_file[file] = image
+    return TrainingSet(whole.classes, tuple(of_file.values()))
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image as seen on a screen, from the head of its file.
 

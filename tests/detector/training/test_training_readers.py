@@ -64,6 +64,22 @@ def test_coco_with_labelled_classes_and_boxes_to_ignore(tmp_path: Path) -> None:
     assert found.counts().tolist() == [1, 1]
 
 
+def test_an_image_that_two_files_tell_of_has_the_boxes_of_both(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    second.mkdir()
+    more = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [20, 5, 10, 10]}],
+    }
+    files = [coco(first), coco(second, **more)]
+    config = DataConfig(annotations=list(map(str, files)), images=[str(first), f"{first}/../first"])
+    found = read_data(config, Problems("refuse"))
+    assert [image.name for image in found.images] == ["a.png", "b.png"]
+    assert found.images[0].boxes.tolist() == [[1, 2, 11, 22], [0, 0, 5, 5], [20, 5, 30, 15]]
+    assert found.images[0].labels.tolist() == [1, IGNORE, 0] and found.images[0].labelled.all()
+    assert found.images[1].boxes.tolist() == [[30, 20, 40, 30]]
+
+
 @pytest.mark.parametrize(
     ("annotation", "kind", "words"),
     [
