@@ -1,14 +1,39 @@
 """Image files in, RGB pixels out, whatever the file was."""
 
 import glob
+import struct
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+from eval.image_names import IMAGE_SUFFIXES
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {  # by its value: how the pixels are turned to be looked at; 1 is as they are
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow's ways to say that a file is damaged
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -24,9 +49,9 @@ def find_images(
 ) -> list[ImageFile]:
     """Files, folders (searched with their sub-folders) and glob patterns -> images, each once.
 
-    The order is that of `patterns`, and by name within a folder or a glob. Images found in a folder go by
-    their path inside it, the others by their path as given. A file named explicitly is taken whatever its
-    suffix is, and whether or not it exists: what is wrong with it shows when it is read.
+    The order is that of `patterns`, and by name within a folder or a glob. Images found in a folder go by their path
+    inside it, the others by their path as given; so do those that would share a name. A file named explicitly is taken
+    whatever its suffix is, and whether or not it exists: what is wrong with it shows when it is read.
 
     Args:
         patterns: Files, folders, globs.
@@ -54,27 +79,31 @@ def find_images(
             matches = [
                 path
                 for path in paths
-                if path.suffix.lower() in SUFFIXES and path.is_file() and not leave_out(path)
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not leave_out(path)
             ]
             if not matches:
                 raise ValueError(f"{pattern}: matches no images (looked for {_known_suffixes()})")
             for path in matches:
                 add(path, path)
-    return list(images.values())
+    names = Counter(image.name for image in images.values())
+    return [
+        image if names[image.name] == 1 else ImageFile(image.path, image.path.as_posix())
+        for image in images.values()
+    ]
 
 
 def _images_below(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 
 def _known_suffixes() -> str:
-    return " ".join(sorted(SUFFIXES))
+    return " ".join(sorted(IMAGE_SUFFIXES))
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -92,7 +121,8 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.load()
-            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+            turn = _TURNS.get(exif_orientation(image))
+            return np.ascontiguousarray(_to_rgb(image if turn is None else image.transpose(turn)))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnidentifiedImageError:
@@ -100,10 +130,22 @@ def read_image(path: str | Path) -> np.ndarray:
         raise OSError(f"{path}: {'the file is empty' if empty else 'not an image'}") from None
     except Image.DecompressionBombError:
         raise OSError(f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too large") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's ways to say "damaged"
-        if isinstance(error, PermissionError):
-            raise
+    except PermissionError:
+        raise
+    except _DAMAGED as error:
         raise OSError(f"{path}: cannot be read as an image ({error})") from None
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """How an opened image is to be turned by its EXIF data, 1 to 8; 1, as it is, where these are damaged.
+
+    Only this one tag is looked at: cameras and programs write the others in ways that Pillow fails to write again.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGED:
+        return 1
+    return int(value) if value in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -6,11 +6,12 @@ conversion's rounding. What the second corner means is said once for the whole s
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from eval.image_names import image_stem
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -50,9 +51,9 @@ class ImageSet:
         by_name = {name: position for position, name in enumerate(self.names)}
         by_stem: dict[str, int] = {}
         for position, name in enumerate(self.names):
-            stem = Path(name).stem
+            stem = image_stem(name)
             by_stem[stem] = -1 if stem in by_stem else position
-        return np.array([by_name.get(name, by_stem.get(Path(name).stem, -1)) for name in names], np.int32)
+        return np.array([by_name.get(name, by_stem.get(image_stem(name), -1)) for name in names], np.int32)
 
     def distinct_positions_of(self, names: Sequence[str]) -> Int32s:
         """As `positions_of`, of images that are not the same.

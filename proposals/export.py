@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from eval.image_names import image_stem
 from proposals.files import Proposals, by_rank, written_whole
 
 ExportFormat = Literal["detectron2", "mmdetection", "mmdetection3"]
@@ -38,14 +39,14 @@ def images_to_export(
     """
     empty = by_rank(np.zeros((0, 4), np.float32))
     if dataset is None:
-        dataset = [(name, Path(name).stem) for name in files]
-    stems = Counter(Path(name).stem for name in files)
-    given = {Path(name).stem: name for name in files if stems[Path(name).stem] == 1}
+        dataset = [(name, image_stem(name)) for name in files]
+    stems = Counter(image_stem(name) for name in files)
+    given = {image_stem(name): name for name in files if stems[image_stem(name)] == 1}
     given |= {name: name for name in files}
     return [
         ExportedImage(files[own], image_id, found.get(own, empty))
         for name, image_id in dataset
-        if (own := given.get(name, given.get(Path(name).stem))) is not None
+        if (own := given.get(name, given.get(image_stem(name)))) is not None
     ]
 
 

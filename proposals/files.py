@@ -14,13 +14,14 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.atomic import temporary_name
+from eval.image_names import image_stem
 
 # The arrays of a shard: number of dimensions and numpy's kind of dtype.
 _ARRAYS = {
@@ -132,7 +133,7 @@ class ProposalFile:
                     other = self.shards[self._places[name][0]].path
                     raise ValueError(f"{shard.path}: image {name!r} is also in {other}")
                 self._places[name] = s, index
-                self._names_of_stem.setdefault(PurePosixPath(name).stem, []).append(name)
+                self._names_of_stem.setdefault(image_stem(name), []).append(name)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -152,7 +153,7 @@ class ProposalFile:
         stored = self.stored_name(name)
         if stored is None:
             where = ", ".join(str(shard.path) for shard in self.shards[:3])
-            same_stem = self._names_of_stem.get(Path(name).stem, [])
+            same_stem = self._names_of_stem.get(image_stem(name), [])
             if same_stem:
                 raise ValueError(
                     f"{name}: several images of that name have proposals: {', '.join(same_stem)}"
@@ -174,7 +175,7 @@ class ProposalFile:
         text = name if isinstance(name, str) else name.as_posix()
         if text in self._places:
             return text
-        names = self._names_of_stem.get(Path(text).stem, [])
+        names = self._names_of_stem.get(image_stem(text), [])
         return names[0] if len(names) == 1 else None
 
 

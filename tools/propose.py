@@ -62,12 +62,7 @@ def propose(arguments: Namespace) -> int:
     patterns = [*arguments.image, *(_lines(arguments.list) if arguments.list else [])]
     if not patterns:
         raise ValueError("no images: give --image or --list")
-    images: dict[str, Path] = {}
-    for image in find_images(patterns):
-        if images.setdefault(image.name, image.path) != image.path:
-            raise ValueError(
-                f"{image.path}: another image is called {image.name} too; give the folder above both instead"
-            )
+    images = {image.name: image.path for image in find_images(patterns)}
     annotations = None
     if arguments.annotations:
         annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
@@ -164,11 +159,12 @@ def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annot
 def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int | str]]:
     """Names and ids of annotated images as other frameworks list them: COCO's in the order of the file."""
     from eval import coco
+    from eval.image_names import image_stem
     from eval.inputs import is_json
 
     images = annotations.images
     if images.made_up:
-        return [(name, Path(name).stem) for name in images.names]
+        return [(name, image_stem(name)) for name in images.names]
     names = dict(zip(images.ids.tolist(), images.names, strict=True))
     ids = [int(row["id"]) for row in coco.read_file(path).images or []] if is_json(path) else list(names)
     return [(names[image_id], image_id) for image_id in ids]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.images import SUFFIXES
 from detector.taxonomy import classification_classes
 from detector.training.problems import Problems
+from eval.image_names import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_folders(root: str | Path, problems: Problems) -> LabelledImages:
     paths: list[Path] = []
     labels: list[int] = []
     for folder in folders:
-        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             problems.add("empty class", f"{folder}: no images of this class")
         paths += images

@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detector.images import read_image
+from detector.images import exif_orientation, read_image
 from detector.taxonomy import DetectionClass
 from detector.training.problems import Problems
 
 IGNORE = -1  # the label of a box that is neither an object of the classes nor background
-_ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are swapped on the screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +129,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+            turned = exif_orientation(image) >= 5  # width and height are swapped on the screen
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detector.images import find_images, read_image
+from detector.training.problems import Problems
+from detector.training.training_set import annotated_image
 
 COLOURS = np.array(
     [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [9, 9, 9]]], np.uint8
@@ -63,6 +65,36 @@ def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
     assert (read_image(path) == np.rot90(COLOURS, -1)).all()
 
 
+def test_other_exif_data_may_be_damaged(tmp_path: Path) -> None:
+    turn = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"
+    date = b"\x01\x32\x00\x05\x00\x00\x00\x01\x00\x00\x00\x26"  # a fraction, of all things, at 38
+    exif = (
+        b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x02"
+        + turn
+        + date
+        + bytes(4)
+        + b"\x00\x00\x00\x07\x00\x00\x00\x01"
+    )
+    path = save(tmp_path / "x.png", Image.fromarray(COLOURS), exif=exif)
+    with Image.open(path) as image, pytest.raises(AttributeError):
+        ImageOps.exif_transpose(image)  # Pillow writes all the tags again
+    assert (read_image(path) == np.rot90(COLOURS, -1)).all()
+    turned = annotated_image(
+        "x", path, np.empty((0, 4)), np.empty(0), np.ones(1, np.bool_), Problems("refuse")
+    )
+    assert turned is not None and (turned.width, turned.height) == COLOURS.shape[:2]
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_every_orientation_is_pillows(tmp_path: Path, value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    path = save(tmp_path / "x.png", Image.fromarray(COLOURS), exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(read_image(path), expected)
+
+
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
     path = save(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
@@ -105,6 +137,14 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
     twice = find_images([str(tmp_path / "b.png"), str(tmp_path)])
     assert [found.path.name for found in twice] == ["b.png", "a.JPG", "c.png"]
     assert [found.name for found in find_images(["not-there.jpg"])] == ["not-there.jpg"]
+
+
+def test_images_that_would_share_a_name_go_by_their_paths(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, Image.new("RGB", (2, 2)))
+    found = find_images([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert [image.name for image in found] == [f"{tmp_path}/a/1.png", f"{tmp_path}/b/1.png", "2.png"]
 
 
 def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:

@@ -43,6 +43,15 @@ def test_scores_of_ranks_never_tie() -> None:
     assert (np.diff(by_rank(some_boxes(0, 20000)).scores) < 0).all()
 
 
+def test_dots_in_names_are_no_suffixes(tmp_path: Path) -> None:
+    write_shard(
+        tmp_path / "1.npz", {name: by_rank(some_boxes(0, 3)) for name in ("a.rf.1.jpg", "a.rf.2.jpg")}
+    )
+    found = ProposalFile(tmp_path)
+    assert found.stored_name("a.rf.2") == "a.rf.2.jpg" and found.stored_name("x/a.rf.1.png") == "a.rf.1.jpg"
+    assert "a.rf" not in found and "a" not in found
+
+
 def test_images_are_found_by_name_or_stem(tmp_path: Path) -> None:
     boxes = {name: by_rank(some_boxes(i, 3)) for i, name in enumerate(["x/a.jpg", "y/a.jpg", "y/b.png"])}
     write_shard(tmp_path / "1.npz", {name: boxes[name] for name in list(boxes)[:2]})
