@@ -80,7 +80,9 @@ class DetectorConfig:
     def what_decides_the_result(self) -> dict[str, Any]:
         """All but what only decides where and how fast the work is done."""
         bystanders = {"device", "batch_size", "runtime", "workers"}
-        return {name: value for name, value in asdict(self).items() if name not in bystanders}
+        values = {name: value for name, value in asdict(self).items() if name not in bystanders}
+        values["proposals"].pop("num_threads", None)
+        return values
 
 
 def build_detector(config: DetectorConfig) -> RCNN:

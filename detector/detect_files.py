@@ -1,5 +1,6 @@
 """From a configuration and the names of images to a result file, with what a person sees on the way."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from detector.configuration import (
     sources,
     stored_boxes,
 )
-from detector.detections import Format
+from detector.detections import Format, check_official
 from detector.images import ImageFile, find_images
 from detector.job import Report, is_picture, plan, run_job
 from detector.job_display import JobDisplay
 from detector.stage_timer import StageTimer
-from detector.weights import describe, load_weights
+from detector.weights import WeightsRecord, describe, load_weights
 from eval.dataset import Category, ImageSet
 from eval.ilsvrc import read_image_list
 
@@ -62,8 +63,10 @@ def detect_files(
     if known is not None:
         config = _of_known_classes(config, known, console)
     detector = build_detector(config)
+    if format == "ilsvrc":
+        check_official(detector.scorer.classes)
     weights = ", ".join(describe(source) for source in sources(config))
-    console.print(f"weights: {weights}", soft_wrap=True)
+    console.print(f"weights: {weights}", markup=False, soft_wrap=True)
     with JobDisplay(console, total=len(tasks)) as display:
         for sentence in unplanned.values():
             display.failure(sentence)
@@ -72,7 +75,9 @@ def detect_files(
             tasks,
             output=output,
             format=format,
-            settings=config.what_decides_the_result() | {"weights": weights},  # also where none were named
+            # also where none were named, and where a file of that name has been trained again
+            settings=config.what_decides_the_result()
+            | {"weights": [weights, *map(_digest, sources(config))]},
             boxes_of=stored_boxes(config),
             workers=number_of_workers(config),
             resume=resume,
@@ -85,10 +90,18 @@ def detect_files(
     if report.failures:
         failed, total = len(report.failures), len(images)
         if failed < total:
-            console.print(f"{failed} of {total} images failed: {', '.join(report.failures)}", soft_wrap=True)
+            names = ", ".join(report.failures)
+            console.print(f"{failed} of {total} images failed: {names}", markup=False, soft_wrap=True)
         elif total > 1:
             console.print(f"none of the {total} images could be processed; nothing written")
     return report, detector.timer
+
+
+def _digest(source: WeightsRecord | Path) -> str:
+    if isinstance(source, WeightsRecord):
+        return source.sha256
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _those_of(known: ImageSet, images: list[ImageFile], console: Console) -> list[ImageFile]:

@@ -123,7 +123,7 @@ def run_job(
     ) as journal:
 
         def begin(task: Task) -> Detections | tuple[np.ndarray, np.ndarray]:
-            known = journal.done.get((task.image_id, task.image.name))
+            known = journal.of(task)
             return _search(detector, task, boxes_of) if known is None else known
 
         for task, begun in ahead(begin, tasks, workers):
@@ -132,10 +132,10 @@ def run_job(
                 start = begun()
                 if isinstance(start, Detections):
                     done = start
-                    if pictures and not task.picture.exists():  # made by a run without them
-                        _draw(detector, task, done, read_image(task.image.path))
+                    image = None if not pictures or task.picture.exists() else read_image(task.image.path)
                 else:
-                    done = _detect(detector, task, *start, pictures, on_regions)
+                    image = start[0]
+                    done = _detect(detector, task, *start, on_regions)
             except (OSError, ValueError) as error:
                 report.failures[task.image.name] = one_sentence(error)
                 on_failure(one_sentence(error))
@@ -143,10 +143,19 @@ def run_job(
             if done is start:
                 report.resumed += 1
             else:
-                journal.append(done)
+                journal.append(task, done)
                 report.finished += 1
             found.append(done)
             report.detections += len(done)
+            if pictures and image is not None:
+                try:
+                    _draw(detector, task, done, image)
+                except (OSError, ValueError) as error:  # what was found counts all the same
+                    reason = one_sentence(error).removeprefix(f"{task.picture}: ")
+                    report.failures[task.image.name] = (
+                        f"{task.picture}: no picture could be written ({reason})"
+                    )
+                    on_failure(report.failures[task.image.name])
     if found:
         report.result = output / FILE_NAMES[format]
         save(found, report.result, format)
@@ -168,13 +177,10 @@ def _detect(
     task: Task,
     image: np.ndarray,
     boxes: np.ndarray,
-    picture: bool,
     on_regions: Callable[[int, int], None],
 ) -> Detections:
     detections = detector(image, boxes=boxes, progress=on_regions)
     detections.image_name, detections.image_id = task.image.name, task.image_id
-    if picture:
-        _draw(detector, task, detections, image)
     return detections
 
 
@@ -197,7 +203,7 @@ class Journal:
     ) -> None:
         self.path = path
         self.classes = classes
-        self.done: dict[tuple[int, str], Detections] = {}
+        self._done: dict[tuple[int, str], tuple[list[Any], Detections]] = {}
         self._header = json.dumps({"settings": settings}, sort_keys=True)
         self._complete_bytes = self._read() if resume and path.is_file() else 0
         self._file: TextIO
@@ -216,9 +222,16 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         self._file.close()
 
-    def append(self, detections: Detections) -> None:
+    def of(self, task: Task) -> Detections | None:
+        """What is known of an image, unless another file has its name now."""
+        file, detections = self._done.get((task.image_id, task.image.name), ([], None))
+        now = _identity(task.image.path)
+        return detections if file[: len(now)] == now else None
+
+    def append(self, task: Task, detections: Detections) -> None:
         """Note one finished image."""
         record = {
+            "file": _identity(task.image.path),
             "image_id": detections.image_id,
             "image_name": detections.image_name,
             "width": detections.width,
@@ -235,7 +248,7 @@ class Journal:
         self._file.flush()
 
     def _read(self) -> int:
-        """Fill `done`; returns the length in bytes of the complete lines."""
+        """Fill `_done`; returns the length in bytes of the complete lines."""
         length = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file):
@@ -245,26 +258,39 @@ class Journal:
                     self._check(line.decode("utf-8").rstrip("\n"))
                 else:
                     record = json.loads(line)
-                    self.done[record["image_id"], record["image_name"]] = Detections(
-                        boxes=np.array(record.pop("boxes"), np.float32).reshape(-1, 4),
-                        scores=np.array(record.pop("scores"), np.float32),
-                        labels=np.array(record.pop("labels"), np.int64),
-                        classes=self.classes,
-                        **record,
+                    file = record.pop("file", [])
+                    self._done[record["image_id"], record["image_name"]] = (
+                        file,
+                        Detections(
+                            boxes=np.array(record.pop("boxes"), np.float32).reshape(-1, 4),
+                            scores=np.array(record.pop("scores"), np.float32),
+                            labels=np.array(record.pop("labels"), np.int64),
+                            classes=self.classes,
+                            **record,
+                        ),
                     )
                 length += len(line)
         return length
 
     def _check(self, header: str) -> None:
-        if header == self._header:
-            return
         try:
-            before = json.loads(header)["settings"]
+            before = dict(json.loads(header)["settings"])
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{self.path}: is not a journal of a stopped job; move it away") from None
-        now = json.loads(self._header)["settings"]
+        now = json.loads(self._header)["settings"]  # compared as values: 10 pixels are 10.0 pixels
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-        raise ValueError(
-            f"{self.path}: the stopped job had other settings ({', '.join(changed)});"
-            " use the same ones, or start again without --resume"
-        )
+        if changed:
+            raise ValueError(
+                f"{self.path}: the stopped job had other settings ({', '.join(changed)});"
+                " use the same ones, or start again without --resume"
+            )
+
+
+def _identity(path: Path) -> list[Any]:
+    """What tells a file from another of the same name, and from itself after a change; its place, if it is gone."""
+    place = path.absolute().as_posix()
+    try:
+        status = path.stat()
+    except OSError:
+        return [place]
+    return [place, status.st_size, status.st_mtime_ns]

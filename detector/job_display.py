@@ -22,7 +22,7 @@ class JobDisplay:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[name]}"),
+            TextColumn("{task.fields[name]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

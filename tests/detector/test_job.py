@@ -1,6 +1,7 @@
 """Many images: numbering, resuming, and what happens when some cannot be read."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,39 @@ def test_resuming_with_other_settings_is_refused(colour_detector: RCNN, photos: 
     (output / "detections.unfinished.jsonl").write_text("something else\n")
     with pytest.raises(ValueError, match="not a journal"):
         run(colour_detector, photos, output, resume=True)
+
+
+def test_a_stopped_job_does_not_know_other_files_of_the_same_names(
+    colour_detector: RCNN, photos: Path, tmp_path: Path
+) -> None:
+    other, output = tmp_path / "other", tmp_path / "out"
+    shutil.copytree(photos, other)
+    with pytest.raises(Killed):
+        run(colour_detector, other, output, on_image=kill_at("3.png"))
+    with pytest.raises(Killed):
+        run(colour_detector, photos, output, on_image=kill_at("3.png"), resume=True)
+    Image.new("RGB", (60, 40)).save(photos / "1.png")
+    report = run(colour_detector, photos, output, resume=True)
+    assert report.resumed == 2 and report.finished == 3  # one of the five has changed since
+
+
+def test_numbers_are_the_same_as_integers_and_as_floats(
+    colour_detector: RCNN, photos: Path, tmp_path: Path
+) -> None:
+    header = {"settings": SETTINGS | {"seed": 0.0}}
+    (tmp_path / "detections.unfinished.jsonl").write_text(json.dumps(header) + "\n")
+    assert run(colour_detector, photos, tmp_path, resume=True).finished == 5
+
+
+def test_a_picture_that_cannot_be_written_costs_no_detections(
+    colour_detector: RCNN, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "2_detections.jpg").mkdir(parents=True)
+    sentences: list[str] = []
+    report = run(colour_detector, photos, tmp_path / "out", on_failure=sentences.append)
+    assert report.finished == 5 and list(report.failures) == ["2.png"]
+    assert sentences[0].startswith(f"{tmp_path}/out/2_detections.jpg: no picture could be written (")
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())["images"]) == 5
 
 
 def test_one_unreadable_image_does_not_stop_the_rest(

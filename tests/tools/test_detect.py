@@ -129,14 +129,16 @@ def test_only_the_classes_asked_for(detect: Detect, random_model: Path, photos: 
 def test_a_bad_image_in_a_batch_is_reported_and_the_rest_done(
     detect: Detect, random_model: Path, photos: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "bad.jpg").write_text("no image")
+    bad = "a[/b] [old].jpg"  # which a terminal's markup would swallow, or trip over
+    (tmp_path / bad).parent.mkdir()
+    (tmp_path / bad).write_text("no image")
     code, out, err = detect(
-        *("--image", "bad.jpg", photos / "chelsea.png", "gone.jpg"),
+        *("--image", bad, photos / "chelsea.png", "gone.jpg"),
         *("--weights", random_model, "--num-proposals", 2, "--no-images"),
     )
     assert code == 1
-    assert "error: bad.jpg: not an image" in err and "error: gone.jpg: no such file" in err
-    assert "2 of 3 images failed: bad.jpg, gone.jpg" in err
+    assert f"error: {bad}: not an image" in err and "error: gone.jpg: no such file" in err
+    assert f"2 of 3 images failed: {bad}, gone.jpg" in err
     assert "2 detections in 1 image: " in out
 
 
@@ -212,6 +214,7 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         (["--image", "x.png", "--score-threshold", "high"], "score_threshold"),
         (["--image", "x.png", "--config", "gone.yaml"], "gone.yaml"),
         (["--image", "x.png", "--config", "bad.yaml"], "nonsense"),
+        (["--config", "single.yaml"], "write it as a [list]"),
         (["--image", "x.png", "--frobnicate"], "--frobnicate"),
     ],
 )
@@ -221,6 +224,7 @@ def test_one_sentence_for_every_mistake(
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "bad.yaml").write_text("nonsense: 3\n")
+    (tmp_path / "single.yaml").write_text("image: x.png\n")
     Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
     if "--weights" not in arguments:
         arguments = [*arguments, "--weights", str(random_model)]
