@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from detector.drawing import draw_boxes
-from detector.taxonomy import DetectionClass
+from detector.taxonomy import DET200, DetectionClass
 from eval.atomic import writing
 from eval.ilsvrc import write_detections
 
@@ -135,8 +135,26 @@ def _save_coco(detections: Sequence[Detections], path: str | Path) -> None:
         file.write("\n")
 
 
+def check_official(classes: Iterable[DetectionClass]) -> None:
+    """Refuse classes that are none of the 200 of ILSVRC detection, whose ids the official format consists of.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    official = {kind.id: kind for kind in DET200}
+    for kind in classes:
+        known = official.get(kind.id)
+        if known is None or (kind.name != known.name and kind.wnid != known.wnid):
+            raise ValueError(
+                f"the ILSVRC format is for the 200 classes of ILSVRC detection, and {kind.name!r} with the id"
+                f" {kind.id} is none of them; choose coco or csv"
+            )
+
+
 def _save_ilsvrc(detections: Sequence[Detections], path: str | Path) -> None:
     """The official submission text: the image's index, DET id, score, box as inclusive pixel coordinates."""
+    for found in detections:
+        check_official(found.classes)
     write_detections(
         path,
         image_indices=np.repeat(

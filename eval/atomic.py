@@ -34,6 +34,12 @@ def temporary_name(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[TextIO]:
-    """Open a UTF-8 text file that gets the name `path` when the block ends well."""
-    with temporary_name(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    r"""Open a UTF-8 text file that gets the name `path` when the block ends well.
+
+    Bytes of file names that are no text, such as an old archive's, are written as `\xe9`.
+    """
+    with (
+        temporary_name(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         yield file

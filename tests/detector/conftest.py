@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from detector.rcnn import RCNN
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.region_scorer import RegionScorer
-from detector.taxonomy import DetectionClass, TrainedScores
+from detector.taxonomy import DET200, DetectionClass, TrainedScores
 
-COLOUR_CLASSES = (DetectionClass(3, "red"), DetectionClass(5, "green"), DetectionClass(9, "blue"))
+COLOUR_CLASSES = tuple(  # with the synsets of official ids, so that the official format takes them
+    DetectionClass(number, name, DET200[number - 1].wnid)
+    for number, name in ((3, "red"), (5, "green"), (9, "blue"))
+)
 
 
 class ColourNetwork(nn.Module):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from detector.detections import Detections, save
-from detector.taxonomy import DET200
+from detector.taxonomy import DET200, DetectionClass
 
 
 def detections(image_id: int = 7, count: int = 2) -> Detections:
@@ -45,6 +47,19 @@ def test_ilsvrc_text_is_inclusive(tmp_path: Path) -> None:
     assert [line[:2] for line in lines] == [["7", "58"], ["7", "1"]]
     numbers = np.array([line[2:] for line in lines], float)
     np.testing.assert_allclose(numbers, [[0.9, 1.5, 2, 10.25, 21], [0.25, 0, 0, 49, 39]], atol=1e-6)
+
+
+def test_ilsvrc_text_is_for_the_official_classes_only(tmp_path: Path) -> None:
+    own = replace(detections(), classes=(DetectionClass(1, "kangaroo"),) * 58)
+    with pytest.raises(ValueError, match="'kangaroo' with the id 1 is none of them; choose coco or csv"):
+        save([own], tmp_path / "x.txt")
+    assert not (tmp_path / "x.txt").exists()
+    save([own], tmp_path / "x.csv")
+
+
+def test_names_that_are_no_text_are_written_all_the_same(tmp_path: Path) -> None:
+    save([replace(detections(), image_name=os.fsdecode(b"caf\xe9.jpg"))], tmp_path / "x.csv")
+    assert r"caf\udce9.jpg" in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
 
 def test_csv_has_one_line_a_detection(tmp_path: Path) -> None:
