@@ -1,5 +1,8 @@
 """What a person sees of a classification: classes of each image, errors, and what was taken for what."""
 
+import os
+import sys
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -9,6 +12,15 @@ from detector.classify_files import ClassificationReport, Judgement
 from detector.taxonomy import DetectionClass
 
 CONFUSIONS_SHOWN = 20
+
+
+class ResultConsole(Console):
+    """Writes to stdout until nobody reads it any more (`| head`); the work goes on without."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program here."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_judgement(

@@ -1,5 +1,6 @@
 """The manners every command line of this project shares: one clear sentence instead of a traceback."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,9 @@ def run(command: Callable[[], int]) -> int:
     `ValueError` and `OSError` are how this project's packages report bad input: their message becomes one
     line on stderr and the exit code 2. Any other exception is a defect of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command()
     except BrokenPipeError:  # the reader of our output (`| head`) has gone: not an error
@@ -34,8 +38,17 @@ def run(command: Callable[[], int]) -> int:
 def one_sentence(error: BaseException) -> str:
     """The message of `error` on one line, in words a user understands."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
+        # Where a file got its final name, the second is what the user called it.
+        return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def option_error(message: str) -> str:
+    """What jsonargparse complains of, on one line."""
+    text = " ".join(message.split())
+    if "object does not support item assignment" in text:  # how it takes `image: photo.jpg` in a file
+        return "an option that takes several values has a single one in the file: write it as a [list]"
+    return text
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
@@ -43,6 +56,5 @@ class ArgumentParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong with the command line and exit with 2."""
-        text = " ".join(message.split())
-        print(f"error: {text}; see {self.prog} --help", file=sys.stderr)
+        print(f"error: {option_error(message)}; see {self.prog} --help", file=sys.stderr)
         sys.exit(BAD_INPUT)

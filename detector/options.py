@@ -6,7 +6,7 @@ from typing import Any, Literal, NoReturn
 
 from jsonargparse import Namespace
 
-from detector.command_line import ArgumentParser
+from detector.command_line import ArgumentParser, option_error
 from detector.configuration import DetectorConfig
 from detector.runtime import Precision, RuntimeName
 from proposals import SelectiveSearch
@@ -95,4 +95,4 @@ class _FileParser(ArgumentParser):
     """Parser of a configuration file: what is wrong in it is raised, with its name, and does not end the program."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(f"{self.prog}: {' '.join(message.split())}")
+        raise ValueError(f"{self.prog}: {option_error(message)}")

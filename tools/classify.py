@@ -48,7 +48,12 @@ def classify(arguments: Namespace) -> int:
     from rich.progress import track
 
     from detector.classification import Classifier
-    from detector.classification_display import confusion_table, error_sentence, print_judgement
+    from detector.classification_display import (
+        ResultConsole,
+        confusion_table,
+        error_sentence,
+        print_judgement,
+    )
     from detector.classify_files import classify_files, write_judgements
     from detector.configuration import choose_device
     from detector.images import find_images
@@ -64,13 +69,15 @@ def classify(arguments: Namespace) -> int:
     output = Path(arguments.output) if arguments.output else None
     if output and not output.parent.is_dir():
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
+    if output and output.is_dir():
+        raise ValueError(f"--output {output}: is a folder, name a CSV file in it")
     classifier = Classifier(
         [find_weights(choice) for choice in arguments.weights or [None]],
         num_crops=arguments.crops,
         runtime=arguments.runtime,
         device=choose_device(arguments.device),
     )
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, errors = ResultConsole(highlight=False), Console(stderr=True, highlight=False)
     evaluate = bool(arguments.evaluate)
     report = classify_files(
         classifier,
@@ -87,7 +94,7 @@ def classify(arguments: Namespace) -> int:
     if evaluate:
         if report.confusions():
             console.print(confusion_table(report, classifier.classes))
-        print(error_sentence(report, classifier.num_crops))
+        console.print(error_sentence(report, classifier.num_crops), markup=False, soft_wrap=True)
     if output:
         write_judgements(output, report.judgements, classifier.classes)
     if report.failures:

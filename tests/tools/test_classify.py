@@ -81,6 +81,7 @@ def test_measures_the_error(classify: Classify, random_model: Path, photos: Path
         (["--image", "a.png", "--crops", "5"], "crops"),
         (["--image", "a.png", "--weights", "oxford"], "--weights oxford: neither a file nor"),
         (["--image", "a.png", "--output", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["--image", "a.png", "--output", "."], "--output .: is a folder"),
     ],
 )
 def test_bad_input_gets_one_sentence(classify: Classify, arguments: list[str], sentence: str) -> None:
