@@ -121,7 +121,7 @@ class GoogLeNet(nn.Module):
         return self._run(self.transform_input(x), self.stages)
 
     def features(self, x: Tensor) -> Tensor:
-        """Normalised images (R, 3, H, W) -> feature map (R, 1024, H/32, W/32), sizes rounded up."""
+        """Normalised images (R, 3, H, W) -> feature map (R, 1024, H/32, W/32), see `taps` for other sizes."""
         return self.taps(x, ["inception_5b"])["inception_5b"]
 
     def taps(self, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
@@ -132,13 +132,14 @@ class GoogLeNet(nn.Module):
             names: Stages, by their own name (`inception_4e`) or TF-slim's (`Mixed_4f`).
 
         Returns:
-            By the names as asked for: feature maps (R, channels, H / stride, W / stride), sizes rounded up;
-            of `pool5` the pooled features (R, 1024).
+            By the names as asked for: feature maps (R, channels, H / stride, W / stride), and of `pool5` the
+            pooled features (R, 1024). Where the stride does not divide a side, its last cell, of which only a part
+            would lie in the image, is there or not: the paper's pools have no padding.
 
         Raises:
             ValueError: No such stage.
         """
-        wanted = {name: self._position(name) for name in names}
+        wanted = {name: self.stage_position(name) for name in names}
         outputs: dict[int, Tensor] = {}
         x = self.transform_input(x)
         for position in range(max(wanted.values(), default=-1) + 1):
@@ -155,7 +156,7 @@ class GoogLeNet(nn.Module):
         Raises:
             ValueError: No such stage.
         """
-        position = self._position(after)
+        position = self.stage_position(after)
         return self._run(features, self.stages[position + 1 :], done=self.stages[position])
 
     def freeze(self, until: str | None, *, norm_eval: bool = False) -> None:
@@ -169,7 +170,7 @@ class GoogLeNet(nn.Module):
         Raises:
             ValueError: No such stage.
         """
-        self._frozen = () if until is None else self.stages[: self._position(until) + 1]
+        self._frozen = () if until is None else self.stages[: self.stage_position(until) + 1]
         self._norm_eval = norm_eval
         for name in self.stages[:-1]:  # pool5 is no module
             self.get_submodule(name).requires_grad_(name not in self._frozen)
@@ -210,7 +211,12 @@ class GoogLeNet(nn.Module):
         x = module(x)
         return F.relu(x, inplace=True) if name.startswith("conv") else x
 
-    def _position(self, name: str) -> int:
+    def stage_position(self, name: str) -> int:
+        """The place of a stage, by its own name or TF-slim's, among `stages`.
+
+        Raises:
+            ValueError: No such stage.
+        """
         for position, stage in enumerate(self.stages):
             if name in (stage, SLIM_NAMES[stage]):
                 return position

@@ -75,7 +75,7 @@ class ImageFeatures(nn.Module):
         self.normalize, self.network, self.stage = normalize, network, stage
 
     def forward(self, images: Tensor) -> Tensor:
-        """(1, 3, H, W) RGB of 0..255 -> (1, D, H/32, W/32), sizes rounded up."""
+        """(1, 3, H, W) RGB of 0..255 -> (1, D, H/32, W/32), see `GoogLeNet.taps`."""
         return self.network.taps(self.normalize(images), [self.stage])[self.stage]
 
 
@@ -85,7 +85,8 @@ class ImageMap:
 
     Attributes:
         features: (D, h, w) float32.
-        width, height: Of the image, in cells; the last ones may be partly outside.
+        width, height: Of the image, in cells; of the last, partly outside, there may be no feature, and a box that lies
+            in it alone is then like any other of its shape and place.
         cells: Of a pixel, (4,) float32, across and down and once more.
     """
 

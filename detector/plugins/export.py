@@ -34,6 +34,10 @@ class ExportableScores(nn.Module):
         super().__init__()
         self.classifier = classifier
 
+    def card(self, side: int) -> dict[str, str]:
+        """What a program that runs the file has to know."""
+        return describe_outputs(self.classifier, side)
+
     def forward(self, regions: Tensor) -> Outputs:
         """See the class."""
         return (self.classifier(regions),)
@@ -53,7 +57,13 @@ class ExportableTaps(nn.Module):
                     raise ValueError(
                         f"--taps {stage.module}: these weights end with {classifier.network.tap}"
                     )
+        for tap in taps:
+            self.network.stage_position(tap)  # a wrong name is said here, in one sentence
         self.output_names = tuple(taps)
+
+    def card(self, side: int) -> dict[str, str]:
+        """Nothing: maps have no classes."""
+        return {}
 
     def forward(self, regions: Tensor) -> Outputs:
         """See the class."""
@@ -94,7 +104,7 @@ def export(module: ExportableScores | ExportableTaps, path: Path, *, side: int) 
     module.eval()
     with _quiet(), torch.no_grad():
         serialise = _onnx_bytes if onnx else _torch_export_bytes
-        contents = serialise(module, example_regions(side, 2))
+        contents = serialise(module, example_regions(side, 2), module.card(side))
         with temporary_name(path) as temporary:
             temporary.write_bytes(contents)
             load = _load_onnx if onnx else _load_torch_export
@@ -135,33 +145,36 @@ def compare(module: nn.Module, other: Callable[[Tensor], Sequence[Tensor]], *, s
     return largest
 
 
-def describe_outputs(classifier: RegionClassifier) -> dict[str, str]:
-    """What a program that runs the file has to know, as JSON strings: classes and input convention."""
+def describe_outputs(classifier: RegionClassifier, side: int) -> dict[str, str]:
+    """What a program that runs the file has to know, as JSON strings: classes and input convention.
+
+    Args:
+        side: Of the regions; the context around a box goes with it.
+    """
+    usual = classifier.preprocessing
     return {
         "classes": json.dumps([asdict(kind) for kind in classifier.classes]),
         "input": json.dumps(
             {
                 "pixels": "RGB, 0..255, uint8, (R, 3, size, size); normalisation is part of the network",
-                "size": classifier.preprocessing.size,
-                "context": classifier.preprocessing.context,
-                "crop": classifier.preprocessing.crop,
+                "size": side,
+                "context": round(usual.context * side / usual.size),
+                "crop": usual.crop,
             }
         ),
     }
-
-
-def _card(module: ExportableScores | ExportableTaps) -> dict[str, str]:
-    return describe_outputs(module.classifier) if isinstance(module, ExportableScores) else {}
 
 
 def _dynamic_shapes() -> tuple[dict[int, Any]]:
     return ({0: torch.export.Dim("regions", min=1)},)
 
 
-def _torch_export_bytes(module: ExportableScores | ExportableTaps, example: Tensor) -> bytes:
+def _torch_export_bytes(
+    module: ExportableScores | ExportableTaps, example: Tensor, card: dict[str, str]
+) -> bytes:
     program = torch.export.export(module, (example,), dynamic_shapes=_dynamic_shapes())
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files=_card(module))
+    torch.export.save(program, buffer, extra_files=card)
     return buffer.getvalue()
 
 
@@ -170,7 +183,7 @@ def _load_torch_export(path: Path) -> Callable[[Tensor], Outputs]:
         return torch.export.load(io.BytesIO(file.read())).module()
 
 
-def _onnx_bytes(module: ExportableScores | ExportableTaps, example: Tensor) -> bytes:
+def _onnx_bytes(module: ExportableScores | ExportableTaps, example: Tensor, card: dict[str, str]) -> bytes:
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -188,7 +201,7 @@ def _onnx_bytes(module: ExportableScores | ExportableTaps, example: Tensor) -> b
     )
     assert program is not None
     proto = program.model_proto
-    for key, value in _card(module).items():
+    for key, value in card.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     return proto.SerializeToString()

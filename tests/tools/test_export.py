@@ -15,6 +15,7 @@ from detector.plugins.export import (
     ExportableTaps,
     compare,
     compiled_difference,
+    describe_outputs,
     example_regions,
     export,
 )
@@ -105,6 +106,13 @@ def test_onnx(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(torch.from_numpy(scores), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_file_tells_the_size_it_takes(weights: Path) -> None:
+    usual = load_weights(weights)
+    assert usual.preprocessing.size == 224 and usual.preprocessing.context == 16
+    told = json.loads(describe_outputs(usual, 112)["input"])
+    assert told["size"] == 112 and told["context"] == 8
+
+
 def test_taps(weights: Path, tmp_path: Path) -> None:
     classifier = load_weights(weights)
     names = ("inception_3b", "Mixed_4f")
@@ -171,7 +179,11 @@ def test_nothing_is_left_of_a_file_that_differs(
     [
         ([], "nothing to do"),
         (["--output", "network.tflite"], "ends in .onnx or .pt2"),
-        (["--output", "network.pt2", "--taps", "inception_9z"], "inception_9z"),
+        (["--output", "network.pt2", "--taps", "inception_9z"], "'inception_9z' is no stage of this network"),
+        (
+            ["--output", "network.onnx", "--taps", "inception_9z"],
+            "'inception_9z' is no stage of this network",
+        ),
         (["--output", "nowhere/network.pt2"], "no folder nowhere"),
         (["--compile", "--size", "8"], "--size 8"),
     ],
