@@ -70,8 +70,15 @@ def torchvision_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_numpy(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+        for name, array in arrays.items():
+            if array.dtype.kind != "f":
+                raise ValueError(f"{name} is of {array.dtype.name}, not of floating point numbers")
+        return arrays
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise OSError(f"{path}: not a readable numpy archive of weights ({error})") from None
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from detector.architecture import PAPER, SLIM, TORCHVISION, Architecture
 from detector.caffemodel import read_caffemodel
-from detector.foreign_weights import CAFFE_NAMES
+from detector.foreign_weights import CAFFE_NAMES, caffe_tensors
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import Normalize, Preprocessing
 from detector.rgb_input import with_rgb_input
@@ -115,6 +115,16 @@ def test_floats_may_come_singly_or_as_doubles(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.caffemodel"
         path.write_bytes(field(100, field(1, b"layer") + field(7, shape + data)))
         np.testing.assert_array_equal(read_caffemodel(path)["layer/weight"], [1, 2, 3])
+
+
+def test_archives_of_something_else_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "names.npz", names=np.array(["a.jpg"]))
+    with pytest.raises(OSError, match=r"names\.npz: .*\(names is of str\d+, not of floating point numbers"):
+        caffe_tensors(tmp_path / "names.npz")
+    np.save(tmp_path / "one.npy", np.ones(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(OSError, match=r"one\.npz: .*\(it holds a single array"):
+        caffe_tensors(tmp_path / "one.npz")
 
 
 def test_a_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:
