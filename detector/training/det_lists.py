@@ -16,36 +16,43 @@ from detector.taxonomy import DET200
 
 _LABEL_OF_WNID = {kind.wnid: label for label, kind in enumerate(DET200)}
 _CLASS_LIST = re.compile(r"train_(\d+)\.txt")
+_SYNSET = re.compile(r"n\d{8}(?=_|$)")  # that an image's own name begins with, or its folder is called
+
+Listed = Mapping[int, bool | None]
+"""By label: whether the class is there, completely boxed; None: only some of its instances are boxed."""
 
 
-def labelled_by_folder(name: str, listed: Mapping[int, bool] | None = None) -> np.ndarray:
-    """(200,) bool: the classes completely labelled in the image of that name (with its folder).
+def labelled_by_folder(name: str, listed: Listed | None = None) -> np.ndarray:
+    """(200,) bool: the classes completely labelled in the image of that name (with its folder, if it has one).
 
     Args:
-        listed: What class lists say of the image; they add to what the folder says.
+        listed: What class lists say of the image; they add to what the folder says, and know better.
     """
     labelled = np.zeros(len(DET200), np.bool_)
-    folders = PurePosixPath(name).parts[:-1]
-    synsets = [_LABEL_OF_WNID[folder] for folder in folders if folder in _LABEL_OF_WNID]
-    stem = PurePosixPath(name).name
+    path = PurePosixPath(name)
+    synsets = {match.group() for part in path.parts if (match := _SYNSET.match(part))}
     if synsets:
-        labelled[synsets] = True
-    elif "_train_" not in stem or stem.startswith("ILSVRC2014_train"):
+        labelled[[_LABEL_OF_WNID[wnid] for wnid in synsets if wnid in _LABEL_OF_WNID]] = True
+    elif "_train_" not in path.name or path.name.startswith("ILSVRC2014_train"):
         labelled[:] = True
-    for label in listed or ():
-        labelled[label] = True
+    for label, there in (listed or {}).items():
+        labelled[label] = there is not None
     return labelled
 
 
-def read_class_lists(folder: str | Path) -> dict[str, dict[int, bool]]:
-    """Read `train_<DET id>.txt` lists: by image, the labels that are complete, and whether they occur.
+def listed_name(name: str) -> str:
+    """The name that lists give to an image: `train/ILSVRC2013_train/n02084071/...` without `train/`."""
+    return name.removeprefix("train/")
 
-    Classes listed as partly labelled (0) are not in the result.
+
+def read_class_lists(folder: str | Path) -> dict[str, dict[int, bool | None]]:
+    """Read `train_<DET id>.txt` lists: what they say of each image, by its `listed_name`.
 
     Raises:
         ValueError: No such lists, or a line that is not `name flag`.
     """
-    found: dict[str, dict[int, bool]] = {}
+    found: dict[str, dict[int, bool | None]] = {}
+    meaning = {"1": True, "-1": False, "0": None}
     lists = [
         (match, path)
         for path in sorted(Path(folder).glob("train_*.txt"))
@@ -61,10 +68,9 @@ def read_class_lists(folder: str | Path) -> dict[str, dict[int, bool]]:
             words = line.split()
             if not words:
                 continue
-            if len(words) != 2 or words[1] not in ("1", "0", "-1"):
+            if len(words) != 2 or words[1] not in meaning:
                 raise ValueError(
                     f"{path}:{number}: expected `name flag` with flag 1, 0 or -1, found {line!r}"
                 )
-            if words[1] != "0":
-                found.setdefault(words[0], {})[label] = words[1] == "1"
+            found.setdefault(listed_name(words[0]), {})[label] = meaning[words[1]]
     return found

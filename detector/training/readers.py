@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from detector.taxonomy import DET200, DetectionClass
-from detector.training.det_lists import labelled_by_folder
+from detector.training.det_lists import Listed, labelled_by_folder, listed_name
 from detector.training.problems import Problems
 from detector.training.training_set import IGNORE, AnnotatedImage, TrainingSet, annotated_image
 from eval.coco import image_set, read_categories, read_file
+from eval.image_names import image_stem
 from eval.inputs import is_json
 from eval.json_parser import HAS_BOX, HAS_CATEGORY, HAS_IMAGE
 from eval.voc import VOC_CLASSES
@@ -28,7 +29,7 @@ def read_training_set(
     problems: Problems,
     *,
     image_list: str | Path | None = None,
-    labelled: Mapping[str, Mapping[int, bool]] | None = None,
+    labelled: Mapping[str, Listed] | None = None,
 ) -> TrainingSet:
     """Read annotations: COCO instances (a JSON file), or VOC or ILSVRC XML (a folder, tar or zip).
 
@@ -49,6 +50,8 @@ def read_training_set(
         found = read_xml(source, images, problems, wanted, labelled)
     if not found.images:
         expected = "expected COCO JSON, or XML of VOC or ILSVRC"
+        if wanted is not None:
+            expected = f"none of its images may be in {image_list}"
         raise ValueError(f"{source}: no usable training images in it ({problems.summary() or expected})")
     return found
 
@@ -63,8 +66,9 @@ def read_names(path: str | Path) -> list[str]:
 
 def _listed(name: str, wanted: set[str] | None) -> bool:
     """Whether an image list has the image, with or without suffix and folder."""
+    stem = image_stem(name)
     return wanted is None or not wanted.isdisjoint(
-        {name, str(Path(name).with_suffix("")), Path(name).name, Path(name).stem}
+        {name, (Path(name).parent / stem).as_posix(), Path(name).name, stem}
     )
 
 
@@ -174,7 +178,7 @@ def read_xml(
     images: str | Path,
     problems: Problems,
     wanted: set[str] | None = None,
-    labelled: Mapping[str, Mapping[int, bool]] | None = None,
+    labelled: Mapping[str, Listed] | None = None,
 ) -> TrainingSet:
     """Read VOC or ILSVRC DET XML, told apart by their class names (words or WNIDs).
 
@@ -198,20 +202,24 @@ def read_xml(
         label_of = {kind.name: label for label, kind in enumerate(classes)}
     found: list[AnnotatedImage] = []
     annotated_names = set()
+    lists = labelled or {}
     for file, objects in files:
         name = _relative(source, file)
-        annotated_names.add(name)
+        annotated_names.add(listed_name(name))
         boxes, labels = _boxes_of(file, objects, label_of, first_pixel, problems)
         complete = np.ones(len(classes), np.bool_)
         if classes is DET200:
-            complete = labelled_by_folder(name, (labelled or {}).get(name))
+            complete = labelled_by_folder(name, lists.get(listed_name(name)))
         annotated = annotated_image(name, _image_path(images, name), boxes, labels, complete, problems)
         if annotated is not None:
             found.append(annotated)
-    for name in sorted((labelled or {}).keys() - annotated_names):  # negative images have no XML
-        if classes is DET200 and _listed(name, wanted) and not any((labelled or {})[name].values()):
-            complete = labelled_by_folder(name, (labelled or {})[name])
+    for name in sorted(lists.keys() - annotated_names):  # negative images have no XML
+        absent = all(there is False for there in lists[name].values())
+        if classes is DET200 and _listed(name, wanted) and absent:
+            complete = labelled_by_folder(name, lists[name])
             none = np.empty(0, np.int64)
+            inside = f"train/{name}"
+            name = inside if _image_path(images, inside).is_file() else name
             annotated = annotated_image(name, _image_path(images, name), none, none, complete, problems)
             if annotated is not None:
                 found.append(annotated)

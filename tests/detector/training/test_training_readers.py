@@ -189,6 +189,20 @@ def test_exif_turned_image_has_the_size_it_shows(tmp_path: Path) -> None:
     assert (first.width, first.height) == (30, 40)
 
 
+def test_names_with_dots(tmp_path: Path) -> None:
+    for name in ("a_jpg.rf.1f", "a_jpg.rf.2e"):
+        xml(tmp_path / "xml" / f"{name}.xml", ("cat", (1, 1, 10, 20), False))
+        picture(tmp_path / "images" / f"{name}.jpg")
+    (tmp_path / "list.txt").write_text("a_jpg.rf.2e\n")
+    found = read_training_set(
+        tmp_path / "xml", tmp_path / "images", Problems("refuse"), image_list=tmp_path / "list.txt"
+    )
+    assert [image.name for image in found.images] == ["a_jpg.rf.2e"]
+    (tmp_path / "list.txt").write_text("b\n")
+    with pytest.raises(ValueError, match=r"none of its images may be in .*list\.txt"):
+        read_training_set(tmp_path / "xml", tmp_path, Problems("refuse"), image_list=tmp_path / "list.txt")
+
+
 def test_voc(tmp_path: Path) -> None:
     xml(tmp_path / "xml" / "a.xml", ("dog", (1, 1, 10, 20), False), ("cat", (5, 5, 9, 9), True))
     picture(tmp_path / "images" / "a.jpg")
@@ -221,6 +235,16 @@ def test_ilsvrc_det_layouts(tmp_path: Path) -> None:
     assert complete["val/ILSVRC2012_val_00000001"].all()
     assert complete["train/ILSVRC2014_train_0006/ILSVRC2014_train_00060036"].all()
     assert np.flatnonzero(complete[folder]).tolist() == [DOG]  # listed as partly labelled for cats
+    # The official lists name images without `train/`.
+    path = lists / f"train_{CAT + 1}.txt"
+    path.write_text(path.read_text().replace("train/", ""))
+    (lists / f"train_{DOG + 1}.txt").write_text(f"{folder.removeprefix('train/')} 0\n")
+    official = read_class_lists(lists)
+    found = read_training_set(tmp_path / "xml", tmp_path / "images", Problems("refuse"), labelled=official)
+    told = {image.name: image.labelled for image in found.images}
+    assert told.keys() == complete.keys() and np.flatnonzero(told[negative]).tolist() == [CAT]
+    assert not told[folder].any()  # only some of its dogs are boxed
+    (lists / f"train_{DOG + 1}.txt").unlink()
     assert np.flatnonzero(complete[negative]).tolist() == [CAT]
     assert found.images[0].boxes.tolist() == [[0, 0, 10, 10]]  # 0-based inclusive -> half-open
 
@@ -229,6 +253,10 @@ def test_ilsvrc_det_layouts(tmp_path: Path) -> None:
     )
     assert [image.name for image in val1.images] == ["val/ILSVRC2012_val_00000001"]
     assert labelled_by_folder("ILSVRC2012_val_00000001").all()
+    assert np.flatnonzero(labelled_by_folder(f"{DET200[DOG].wnid}_12")).tolist() == [
+        DOG
+    ]  # without its folder
+    assert not labelled_by_folder("n02085620/n02085620_77").any()  # a synset that is none of the 200
     (lists / f"train_{CAT + 1}.txt").write_text("a b c\n")
     with pytest.raises(ValueError, match=r"train_\d+.txt:1: expected `name flag`"):
         read_class_lists(lists)
