@@ -188,7 +188,7 @@ def _take_apart(text: npt.NDArray[np.uint8]) -> CocoFile | None:
                 if records is None or not lists:
                     return None
                 return CocoFile(records, found.get("images"), found.get("categories"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError):  # said by who reads it slowly
         return None
     return None
 

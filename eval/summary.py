@@ -64,6 +64,15 @@ def headline(result: Evaluation, interval: Interval | None = None) -> str:
     return "\n".join(lines)
 
 
+def short_names(first: Path, second: Path) -> tuple[str, str]:
+    """The ends of two paths that tell them apart."""
+    ends = list(zip(reversed(first.absolute().parts), reversed(second.absolute().parts), strict=False))
+    same = next((count for count, (a, b) in enumerate(ends) if a != b), 0)
+    return Path(*first.absolute().parts[-1 - same :]).as_posix(), Path(
+        *second.absolute().parts[-1 - same :]
+    ).as_posix()
+
+
 def print_comparison(
     comparison: Comparison,
     first: Evaluation,

@@ -174,7 +174,7 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     comparison = compare(result, other, replicates=draws) if other else None
     summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
     if comparison and other:
-        names = (arguments.detections.name, arguments.compare.name)
+        names = summary.short_names(arguments.detections, arguments.compare)
         summary.print_comparison(comparison, result, other, names=names)
     if arguments.json:
         content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)

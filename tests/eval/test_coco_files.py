@@ -43,6 +43,7 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         ('{"images": [', "not valid JSON"),
         ("{}", "neither COCO instances nor"),
         ('{"annotations": []}', "no `images` and `categories`"),
+        ('{"images": [{"file_name": "caf\xe9"}]}', "not valid JSON"),  # Latin-1
         (json.dumps(twice), "two images have the id 1"),
         (json.dumps({**TRUTH, "categories": TRUTH["categories"] * 2}), "two categories have the id 1"),
         (json.dumps({**TRUTH, "annotations": TRUTH["annotations"] * 2}), "two annotations have the id 1"),
@@ -54,7 +55,7 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         (json.dumps(TRUTH).replace('"image_id": 1', f'"image_id": {10**20}'), "entry 1 has image_id 10"),
         (json.dumps(TRUTH).replace("[0, 0, 9, 9]", "[0, 0, 1e999, 9]"), ".* not a finite number"),
     ):
-        path.write_text(content)
+        path.write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=rf"truth.json: {message}"):
             inputs.read_annotations(path)
 

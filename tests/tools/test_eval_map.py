@@ -68,6 +68,15 @@ def test_without_arguments_it_shows_a_command_that_runs(tmp_path: Path) -> None:
     assert re.search(r"dog +│ +58 │ 0\.8056 │ 0\.8333 │ +6 │ +8", result.stdout)
 
 
+def test_results_of_one_name_are_told_apart(run: Run, tmp_path: Path) -> None:
+    files = [tmp_path / folder / "detections.txt" for folder in ("found", "zero-shot")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(EXAMPLE_DETECTIONS.read_text())
+    done = run(*EXAMPLE[:2], "--detections", files[0], "--compare", files[1], "--bootstrap", "10")
+    assert "classes won: found/detections.txt 0, zero-shot/detections.txt 0" in done.stdout
+
+
 def test_everything_at_once(run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     lines = EXAMPLE_DETECTIONS.read_text().splitlines()
