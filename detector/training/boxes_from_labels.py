@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from detector.training.display import left_out
 from detector.training.image_labels import label_rows
 from detector.training.problems import Problems
 from eval.atomic import writing
@@ -63,7 +64,7 @@ def make_boxes(config: BoxesFromLabels, console: Console) -> Path:
     _check_rows(config.detections, found.images, {"id": int, "file_name": str})
     _check_rows(config.detections, found.categories, {"id": int})
     check_records(config.detections, found.records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
-    problems = Problems(report=lambda line: console.print(f"left out: {line}", soft_wrap=True))
+    problems = Problems(report=left_out(console))
     labels: dict[str, set[int]] = {}
     ids = {int(row["id"]) for row in found.categories}
     for name, label in label_rows(config.image_labels, ids, problems):

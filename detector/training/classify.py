@@ -20,6 +20,7 @@ from detector.region_classifier import Normalize, Preprocessing
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.training.checkpoint import FILE
 from detector.training.classification_data import LabelledImages, read_folders, read_list
+from detector.training.display import left_out
 from detector.training.distortion import centre_crop, distort_colours, random_crop
 from detector.training.fit import FitConfig, fit
 from detector.training.losses import AUXILIARY_WEIGHT
@@ -162,7 +163,7 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
         quiet = console if here.first else Console(quiet=True)
-        problems = Problems(config.problems, lambda line: quiet.print(f"left out: {line}", soft_wrap=True))
+        problems = Problems(config.problems, left_out(quiet))
         output = output_folder(config.output)
         images = _read(config.images, config.image_list, problems)
         validation = None

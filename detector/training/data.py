@@ -123,7 +123,9 @@ def _unlabelled(folder: str, classes: tuple[DetectionClass, ...], problems: Prob
     """The images of a folder, each with no box and no class that is completely labelled."""
     nothing = np.empty(0, np.int64)
     found = [
-        annotated_image(file.name, file.path, nothing, nothing, np.zeros(len(classes), np.bool_), problems)
+        annotated_image(
+            file.name, file.path, nothing, nothing, np.zeros(len(classes), np.bool_), problems, drawn=False
+        )
         for file in find_images([folder])
     ]
     return TrainingSet(classes, tuple(image for image in found if image is not None))

@@ -20,3 +20,8 @@ def bar(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     ) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def left_out(console: Console) -> Callable[[str], None]:
+    """What tells a person of a problem with the data; file names are shown as they are."""
+    return lambda sentence: console.print(f"left out: {sentence}", markup=False, soft_wrap=True)

@@ -100,19 +100,20 @@ def cached_features(
     Returns:
         The file, mapped into memory for reading.
     """
-    fingerprint = _fingerprint(table, key)
+    wanted = fingerprint(table, key)
     finished, unfinished = path.with_suffix(".json"), Path(f"{path}.unfinished")
-    if path.is_file() and _noted(finished).get("fingerprint") == fingerprint:
+    if path.is_file() and _noted(finished).get("fingerprint") == wanted:
         progress(len(table), len(table))
         return np.load(path, mmap_mode="r")
     journal = Path(f"{unfinished}.json")
     noted = _noted(journal)
     done, target = 0, None
-    if noted.get("fingerprint") == fingerprint and unfinished.is_file():
+    if noted.get("fingerprint") == wanted and unfinished.is_file():
         done, target = int(noted["done"]), np.lib.format.open_memmap(unfinished, mode="r+")
     progress(done, len(table))
     for block in blocks(start=done):
         if target is None:
+            journal.unlink(missing_ok=True)  # of other features, whose file goes now
             target = np.lib.format.open_memmap(
                 unfinished, mode="w+", dtype=np.float16, shape=(len(table), *block.shape[1:])
             )
@@ -120,19 +121,20 @@ def cached_features(
         done += len(block)
         if done % 1024 < len(block) or done == len(table):
             target.flush()
-            _note(journal, {"fingerprint": fingerprint, "done": done})
+            _note(journal, {"fingerprint": wanted, "done": done})
         progress(done, len(table))
     if target is None:
         raise ValueError("no regions to compute features of")
     finished.unlink(missing_ok=True)  # of an older file: it must never stand beside the new one
     target.flush()
     unfinished.replace(path)
-    _note(finished, {"fingerprint": fingerprint})
+    _note(finished, {"fingerprint": wanted})
     journal.unlink()
     return np.load(path, mmap_mode="r")
 
 
-def _fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
+def fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
+    """What tells regions, and what else is in the key, from any others."""
     digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode())
     names = [
         f"{image.name} {image.path.stat().st_size}{image.stored_side or ''}"
@@ -158,12 +160,12 @@ def _note(path: Path, content: Mapping[str, Any]) -> None:
 def source_of(classifier: RegionClassifier) -> dict[str, Any]:
     """What all that a network says of a region depends on, for `key`."""
     return {
-        "weights": weights_fingerprint(classifier.network.state_dict()),
+        "weights": weightsfingerprint(classifier.network.state_dict()),
         "preprocessing": asdict(classifier.preprocessing),
     }
 
 
-def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+def weightsfingerprint(tensors: Mapping[str, Tensor]) -> str:
     """A digest of a network's weights, for `key`."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

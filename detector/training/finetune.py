@@ -22,8 +22,14 @@ from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotSco
 from detector.training.batches import Batches, FeatureBatches, PixelBatches
 from detector.training.checkpoint import FILE
 from detector.training.data import read_regions, read_with_boxes
-from detector.training.display import bar
-from detector.training.features import StageFeatures, cached_features, region_features, source_of
+from detector.training.display import bar, left_out
+from detector.training.features import (
+    StageFeatures,
+    cached_features,
+    fingerprint,
+    region_features,
+    source_of,
+)
 from detector.training.finetuning import Finetuning, check
 from detector.training.fit import fit
 from detector.training.head import detection_head, member_head
@@ -31,7 +37,7 @@ from detector.training.losses import RegionTargets, region_losses
 from detector.training.problems import Problems
 from detector.training.processes import Processes, processes, was_restarted
 from detector.training.region_picture import write_region_picture
-from detector.training.sampling import BatchPlan, RegionTable, table_summary, thinned
+from detector.training.sampling import BatchPlan, RegionTable, annotated_objects, table_summary, thinned
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.teacher import (
     Teacher,
@@ -100,14 +106,14 @@ class _Prepared:
 def _prepare(
     config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
 ) -> _Prepared:
-    problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
+    problems = Problems(config.data.problems, left_out(console))
     kept = output_folder(config.keep) if config.keep else output
     classifier, name = start_weights(config.weights, config.size, config.context, config.crop)
     if config.freeze is not None:
         assert isinstance(classifier.network, GoogLeNet)
         stage_name(classifier.network, config.freeze)  # a wrong one is said before the long work
     _architecture(config, classifier)  # likewise
-    console.print(f"start: {name}", soft_wrap=True)
+    console.print(f"start: {name}", markup=False, soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(
             config.data, problems, seed=config.seed, keep=kept / "proposals.npz", progress=progress
@@ -151,10 +157,16 @@ def _prepare(
             teacher=teacher,
         )
     if not config.lrn:
-        network = without_lrn(network, classifier.normalize(batches.batch(0, slice(None)).inputs))
+        network = without_lrn(network, _normalised(classifier, batches))
     if config.width is not None:
         network = widened(network, config.width, seed=config.seed)
     return _Prepared(classifier, name, network, batches, table)
+
+
+def _normalised(classifier: RegionClassifier, batches: Batches) -> Tensor:
+    """The first batch on the CPU, wherever the classifier has been run."""
+    where = next(classifier.normalize.buffers()).device
+    return classifier.normalize(batches.batch(0, slice(None)).inputs.to(where)).cpu()
 
 
 def _architecture(config: Finetuning, classifier: RegionClassifier) -> Architecture:
@@ -185,7 +197,8 @@ def _with_head(
         network.freeze(config.freeze)
         return network
     trained = not isinstance(classifier.class_scores, ZeroShotScores)
-    if not (trained and classifier.classes == classes and start.classifier.out_features == outputs):
+    fits = trained and classifier.classes == classes and start.classifier.out_features == outputs
+    if config.head == "random" or not fits:
         source = start.classifier
         if config.head == "random" or trained:
             source = nn.Linear(source.in_features, 1)  # of another kind: gives no rows
@@ -262,7 +275,7 @@ def _train(
         for name, value in asdict(config).items()
         if name
         not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "keep", "validation")
-    }
+    } | {"regions": fingerprint(prepared.table, {"classes": [kind.name for kind in classes]})}
     trainee = Trainee(
         prepared.network,
         classifier.normalize,
@@ -293,8 +306,7 @@ def _train(
         assert isinstance(trained, GoogLeNet)
         card = WeightsCard(
             name=output.name,
-            origin=f"fine-tuned on {int(prepared.table.given.sum())} objects of"
-            f" {len(prepared.table.training_set)} images, from {prepared.name}",
+            origin=f"fine-tuned on {annotated_objects(prepared.table)}, from {prepared.name}",
             licence="that of the first weights and of the training images",
             outputs=_outputs(config),
             preprocessing=classifier.preprocessing,
@@ -326,7 +338,7 @@ def _validation(
 ) -> Callable[[nn.Module], dict[str, float]] | None:
     if not config.validation.annotations:
         return None
-    problems = Problems(config.validation.problems, lambda line: console.print(f"left out: {line}"))
+    problems = Problems(config.validation.problems, left_out(console))
     keep = Path(config.output) / "validation_proposals.npz"
     if not here.first:
         here.barrier()

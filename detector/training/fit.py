@@ -193,10 +193,7 @@ def fit(
                 values = dict(zip(names, means.tolist(), strict=True))
                 loss = sum(values.values())
                 if not math.isfinite(loss):
-                    raise ValueError(
-                        f"the loss is {loss} after step {finished}: lower --fit.learning_rate, or set"
-                        " --fit.clip_norm; the last checkpoint is intact"
-                    )
+                    raise ValueError(f"the loss is {loss} after step {finished}: {_DIVERGED}")
                 seconds = time.perf_counter() - clock
                 speed = (finished - since) * batches.batch_size / max(seconds, 1e-9)
                 values |= {"loss": loss, "learning_rate": rate, "regions_per_second": speed}
@@ -206,11 +203,21 @@ def fit(
                 log.write(finished, values)
                 since, clock = finished, time.perf_counter()
             if finished % config.checkpoint_every == 0 or last:
+                _check_finite(network, finished)
                 checkpoint(finished)
         progress(steps, steps)
     if here.first:
         draw_curves(folder / "log.csv", folder / "curves.png")
     return average.module if config.averaging else network
+
+
+_DIVERGED = "lower --fit.learning_rate, or set --fit.clip_norm; the last checkpoint is intact"
+
+
+def _check_finite(network: nn.Module, finished: int) -> None:
+    """Keep weights that have diverged out of the checkpoint: the loss tells only of those before the last step."""
+    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+        raise ValueError(f"some weights are no numbers any more after step {finished}: {_DIVERGED}")
 
 
 def _gradient(

@@ -15,7 +15,7 @@ from detector.runtime import RuntimeName
 from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
 from detector.training.data import DataConfig, read_with_boxes
-from detector.training.display import bar
+from detector.training.display import bar, left_out
 from detector.training.objectness_fit import FROZEN, MappedImage, ObjectnessFit, fit_objectness
 from detector.training.problems import Problems
 from detector.training.run_log import RunLog
@@ -66,8 +66,16 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
         raise ValueError(f"--weights {source}: has no whole network, whose map could be used")
     device = choose_device(config.device)
     output = output_folder(config.output)
-    problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
+    problems = Problems(config.data.problems, left_out(console))
     images, boxes = _read(config, problems, output, console)
+    held = None
+    if config.data.hold_out:
+        others = replace(config, data=replace(config.data, held_out=True, problems="skip"))
+        held = _read(
+            others, Problems(), output, console
+        )  # before the long work: what is wrong with it shows now
+    if problems.counts:
+        console.print(f"left out in all: {problems.summary()}")
     mapped = _maps(
         images,
         boxes,
@@ -83,15 +91,14 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
             device=device, seed=config.seed, log=log.write, progress=progress,
         )  # fmt: skip
     draw_curves(output / "log.csv", output / "curves.png")
-    if config.data.hold_out:
-        held = replace(config, data=replace(config.data, held_out=True))
-        shared = SharedPass(classifier, changes=head.changes, runtime=config.runtime, device=device)
-        _tell_recall(*_read(held, problems, output, console), BoxChooser(shared, head), console)
     tensors, card = read_weights_file(source)
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
     learnt = {f"{OBJECTNESS}{name}": tensor for name, tensor in head.state_dict().items()}
     path = output / MODEL_FILE
     write_weights_file(path, kept | learnt, replace(card, objectness=LONG_SIDES))
+    if held is not None:
+        shared = SharedPass(classifier, changes=head.changes, runtime=config.runtime, device=device)
+        _tell_recall(*held, BoxChooser(shared, head), console)
     return path
 
 

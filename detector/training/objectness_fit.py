@@ -84,7 +84,7 @@ class MappedImage:
     def of(cls, image: AnnotatedImage, boxes: np.ndarray, seen: ImageMap) -> "MappedImage":
         """An image, its boxes (N, 4) in pixels, and its map."""
         best, ignored = best_iou(boxes, image)
-        kinds = (best >= 0.5, (best < 0.5) & (best >= 0.2) & ~ignored, (best < 0.2) & ~ignored)
+        kinds = ((best >= 0.5) & ~ignored, (best < 0.5) & (best >= 0.2) & ~ignored, (best < 0.2) & ~ignored)
         return cls(
             features=seen.features.astype(np.float16),
             width=seen.width,
@@ -109,14 +109,18 @@ class MappedImage:
 
 
 def best_iou(boxes: np.ndarray, image: AnnotatedImage) -> tuple[np.ndarray, np.ndarray]:
-    """Highest IoU (N,) of boxes (N, 4) with an object, and which boxes (N,) say nothing: on what is to be ignored."""
+    """Highest IoU (N,) of boxes (N, 4) with an object, and which boxes (N,) say nothing.
+
+    These are on what is to be ignored, such as in a crowd; and all boxes of an image in which nobody has drawn any.
+    """
     objects = image.labels != IGNORE
     best, ignored = np.zeros(len(boxes)), np.zeros(len(boxes), np.bool_)
     if objects.any():
         best = overlaps(boxes, image.boxes[objects])[0].max(axis=1)
     if not objects.all():
-        ignored = (overlaps(boxes, image.boxes[~objects])[0].max(axis=1) > 0.4) & (best < 0.5)
-    return best, ignored
+        iou, covered = overlaps(boxes, image.boxes[~objects])
+        ignored = ((iou.max(axis=1) > 0.4) | (covered.max(axis=1) >= 0.5)) & (best < 0.5)
+    return best, ignored if image.drawn else np.ones_like(ignored)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def write_region_picture(
         preprocessing: How the network wants its regions; here they are smaller or larger.
         count: Most regions.
     """
-    context = round(preprocessing.context * SIDE / preprocessing.size)
+    context = min(round(preprocessing.context * SIDE / preprocessing.size), (SIDE - 1) // 2)
     small = replace(preprocessing, size=SIDE, context=context)
     background = len(table.training_set.classes)
     generator = np.random.default_rng(seed)

@@ -293,6 +293,13 @@ def check_iou(**values: float) -> None:
             raise ValueError(f"{name} is {value}, but must lie between 0 and 1")
 
 
+def annotated_objects(table: RegionTable) -> str:
+    """How much there was to learn from, in words; small copies of images are no further ones."""
+    given = table.image[table.given]
+    own = np.array([image.stored_side is None for image in table.training_set.images])
+    return f"{int(own[given].sum())} objects of {int(own.sum())} images"
+
+
 def table_summary(table: RegionTable) -> Sequence[tuple[str, int]]:
     """Counts for people: images, objects, object regions, background regions."""
     background = len(table.training_set.classes)

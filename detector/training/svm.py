@@ -194,16 +194,18 @@ def _held_out_scores(
     seed: int,
 ) -> np.ndarray | None:
     """Scores of the `judged` regions by SVMs that have not seen their images; None if that cannot be."""
-    with_objects = np.unique(table.image[positive])
+    # A small copy of an image is the same image.
+    _, photo = np.unique([str(image.path) for image in table.training_set.images], return_inverse=True)
+    with_objects = np.unique(photo[table.image[positive]])
     folds = min(config.folds, len(with_objects))
     if folds < 2:
         return None
     generator = np.random.default_rng(seed)
-    part = generator.integers(0, folds, len(table.training_set))
+    part = generator.integers(0, folds, photo.max() + 1)
     part[generator.permutation(with_objects)] = np.arange(len(with_objects)) % folds
     scores = np.empty(len(table))
     for fold in range(folds):
-        held = part[table.image] == fold
+        held = part[photo[table.image]] == fold
         if not (negative & ~held).any():
             return None
         rows = np.flatnonzero(held & judged)

@@ -16,11 +16,11 @@ from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.tap_classifier import TapClassifier
 from detector.training.data import DataConfig, read_regions
-from detector.training.display import bar
+from detector.training.display import bar, left_out
 from detector.training.features import StageFeatures, cached_features, region_features, source_of
 from detector.training.problems import Problems
 from detector.training.region_picture import write_region_picture
-from detector.training.sampling import RegionTable, table_summary, thinned
+from detector.training.sampling import RegionTable, annotated_objects, table_summary, thinned
 from detector.training.start import output_folder, stage_name, start_weights
 from detector.training.svm import LinearClassifier, SVMConfig, feature_scale, train_class
 from detector.weights import MODEL_FILE, OBJECTNESS, find_weights, load_objectness
@@ -75,12 +75,12 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     Raises:
         OSError, ValueError: What keeps a detector from being made, in one sentence.
     """
-    problems = Problems(config.data.problems, lambda line: console.print(f"left out: {line}", soft_wrap=True))
+    problems = Problems(config.data.problems, left_out(console))
     classifier, name = start_weights(config.weights, config.size, config.context)
     assert isinstance(classifier.network, GoogLeNet)
     config = replace(config, tap=stage_name(classifier.network, config.tap))
     output = output_folder(config.output)
-    console.print(f"features: {name}, {config.tap}", soft_wrap=True)
+    console.print(f"features: {name}, {config.tap}", markup=False, soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(
             config.data, problems, seed=config.seed, keep=output / "proposals.npz", progress=progress
@@ -163,8 +163,7 @@ def _write(
         long_sides = None
     card = WeightsCard(
         name=path.parent.name,
-        origin=f"SVMs on {int(table.given.sum())} objects of {len(table.training_set)} images;"
-        f" features of {name}",
+        origin=f"SVMs on {annotated_objects(table)}; features of {name}",
         licence="that of the features' weights and of the training images",
         outputs="independent",
         preprocessing=classifier.preprocessing,

@@ -25,7 +25,7 @@ from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
 from detector.training.batches import FeatureBatches
 from detector.training.data import DataConfig, read_regions
-from detector.training.finetune import finetune
+from detector.training.finetune import _with_head, finetune
 from detector.training.finetuning import Finetuning
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
@@ -186,6 +186,35 @@ def test_the_teacher_is_doubted_on_background_of_images_with_boxes(config: Finet
     np.testing.assert_allclose(changed[background], [[0.05, 0.03, 0.92]] * background.sum(), atol=1e-3)
     assert (changed[~background] == opinions[~background]).all() and opinions[0, 0] == 0.5
     assert doubted(opinions, table, 1.0) is opinions
+
+
+def test_nobody_doubts_the_teacher_on_images_without_boxes(config: Finetuning, scenes: Path) -> None:
+    data = replace(config.data, unlabelled=[str(scenes / "images")])
+    table = read_regions(data, Problems(), seed=0)
+    opinions = np.tile(np.array([0.5, 0.3, 0.2], np.float16), (len(table), 1))
+    without = ~table.labelled[table.image].any(axis=1)
+    assert without.any() and (doubted(opinions, table, 0.0)[without] == opinions[without]).all()
+
+
+def test_a_random_head_starts_from_nothing(config: Finetuning) -> None:
+    path = finetune(config, QUIET)
+    assert path is not None
+    trained = load_weights(path)
+    for head, same in (("classes", True), ("random", False)):
+        network = _with_head(replace(config, head=head), trained, trained.classes)  # type: ignore[arg-type]
+        before = trained.network.get_parameter("classifier.weight")
+        assert torch.equal(network.get_parameter("classifier.weight"), before) == same
+
+
+def test_resuming_needs_the_same_regions(config: Finetuning, scenes: Path, tmp_path: Path) -> None:
+    finetune(config, QUIET)
+    annotated = json.loads((scenes / "instances.json").read_text())
+    annotated["annotations"].pop()
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(annotated))
+    data = replace(config.data, annotations=[str(changed)])
+    with pytest.raises(ValueError, match=r"other settings \(data, regions\)"):
+        finetune(replace(config, data=data, resume=True), QUIET)
 
 
 def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:

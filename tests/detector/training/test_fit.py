@@ -108,6 +108,13 @@ def test_resuming_needs_the_same_run(run: Run, tmp_path: Path) -> None:
         run("a", MadeUp(), resume=True)
 
 
+def test_weights_that_have_diverged_are_not_kept(run: Run, tmp_path: Path) -> None:
+    config = replace(CONFIG, learning_rate=1e38, log_every=100, schedule=Schedule("constant"))
+    with pytest.raises(ValueError, match="the last checkpoint is intact"):
+        run("a", MadeUp(), config)
+    assert not (tmp_path / "a" / FILE).exists()
+
+
 def test_average_is_the_exponential_average_of_the_weights(run: Run) -> None:
     weights = [
         run(f"n{n}", MadeUp(), replace(CONFIG, steps=n, averaging=0.0, schedule=Schedule("constant")))

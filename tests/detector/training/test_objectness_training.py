@@ -130,6 +130,12 @@ def test_boxes_on_what_is_to_be_ignored_say_nothing(scenes: Path) -> None:
     assert best.tolist() == [1.0] * len(best) and not nothing.any()
     best, nothing = best_iou(image.boxes, ignored)
     assert not best.any() and nothing.all()
+    x1, y1, x2, y2 = image.boxes[0]
+    corner = np.array([[x1, y1, (x1 + x2) / 2, (y1 + y2) / 2]])  # a member of the crowd
+    best, nothing = best_iou(corner, ignored)
+    assert not best.any() and nothing.all()
+    best, nothing = best_iou(image.boxes, replace(image, drawn=False))  # a box around the whole image, say
+    assert nothing.all()
 
 
 def test_sampled_boxes_keep_their_rank_among_all(scenes: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from made_up_scenes import made_up_set
 
 from detector.training.sampling import RegionTable, region_table
-from detector.training.svm import SVMConfig, class_ious, feature_scale, platt, train_class
+from detector.training.svm import SVMConfig, _held_out_scores, class_ious, feature_scale, platt, train_class
 
 
 def gaussian_data(images: int, negatives: int) -> tuple[np.ndarray, RegionTable]:
@@ -32,6 +32,17 @@ def test_svms_tell_the_classes_apart_and_their_scores_are_chances() -> None:
         truth = table.labels == label
         assert (chances[truth] > 0.5).mean() > 0.95 and (chances[~truth] > 0.5).mean() < 0.01
         assert chances.sum() == pytest.approx(truth.sum(), rel=0.2)  # calibrated
+
+
+def test_a_small_copy_is_no_image_that_has_not_been_seen() -> None:
+    data = made_up_set([[[0, 0, 40, 40], [50, 50, 90, 90]]], [[0, 1]], [[True, True]]).with_small_copies(50)
+    table = region_table(data, lambda _: np.tile(np.array([[45, 0, 95, 40]], np.float32), (9, 1)))
+    told: list[str] = []
+    features = np.random.default_rng(0).normal(size=(len(table), 8))
+    scores = _held_out_scores(
+        features, table, table.labels == 0, table.labels != 0, table.labels >= 0, SVMConfig(), 1.0, 0
+    )
+    assert scores is None and not told  # of one photo nothing can be held out
 
 
 def test_mining_finds_the_hard_negatives() -> None:

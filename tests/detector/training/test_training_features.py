@@ -67,6 +67,13 @@ def test_cache_goes_on_after_a_stop_and_forgets_other_settings(tmp_path: Path, t
     assert (again == found).all() and len(starts) == 2  # nothing computed
     cached_features(path, table, partial(stopping, stop_after=None), key={"tap": "b"})
     assert len(starts) == 3 and starts[2] == 0
+    # What a run with one key left unfinished, and another then wrote over, is nothing to go on with.
+    for tap in ("c", "d", "c"):
+        with pytest.raises(KeyboardInterrupt):
+            cached_features(path, table, partial(stopping, stop_after=1), key={"tap": tap})
+    assert starts[3:] == [0, 0, 0]
+    found = cached_features(path, table, partial(stopping, stop_after=None), key={"tap": "c"})
+    np.testing.assert_allclose(found, np.concatenate(list(blocks(table, 0))), rtol=2e-3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.json", "features.npy"]
 
 
