@@ -140,13 +140,6 @@ def run_job(
                 report.failures[task.image.name] = one_sentence(error)
                 on_failure(one_sentence(error))
                 continue
-            if done is start:
-                report.resumed += 1
-            else:
-                journal.append(task, done)
-                report.finished += 1
-            found.append(done)
-            report.detections += len(done)
             if pictures and image is not None:
                 try:
                     _draw(detector, task, done, image)
@@ -156,6 +149,13 @@ def run_job(
                         f"{task.picture}: no picture could be written ({reason})"
                     )
                     on_failure(report.failures[task.image.name])
+            if done is start:
+                report.resumed += 1
+            else:
+                journal.append(task, done)
+                report.finished += 1
+            found.append(done)
+            report.detections += len(done)
     if found:
         report.result = output / FILE_NAMES[format]
         save(found, report.result, format)
