@@ -36,7 +36,7 @@ def temporary_name(path: str | Path) -> Iterator[Path]:
 def writing(path: str | Path) -> Iterator[TextIO]:
     r"""Open a UTF-8 text file that gets the name `path` when the block ends well.
 
-    Bytes of file names that are no text, such as an old archive's, are written as `\xe9`.
+    Bytes of file names that are no text, such as an old archive's, are written as Python escapes them (`\udce9`).
     """
     with (
         temporary_name(path) as temporary,

@@ -66,11 +66,11 @@ def headline(result: Evaluation, interval: Interval | None = None) -> str:
 
 def short_names(first: Path, second: Path) -> tuple[str, str]:
     """The ends of two paths that tell them apart."""
-    ends = list(zip(reversed(first.absolute().parts), reversed(second.absolute().parts), strict=False))
-    same = next((count for count, (a, b) in enumerate(ends) if a != b), 0)
-    return Path(*first.absolute().parts[-1 - same :]).as_posix(), Path(
-        *second.absolute().parts[-1 - same :]
-    ).as_posix()
+    parts = first.absolute().parts, second.absolute().parts
+    count = 1
+    while parts[0][-count:] == parts[1][-count:] and count < len(parts[0]):
+        count += 1
+    return "/".join(parts[0][-count:]), "/".join(parts[1][-count:])
 
 
 def print_comparison(

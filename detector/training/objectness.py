@@ -71,9 +71,8 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     held = None
     if config.data.hold_out:
         others = replace(config, data=replace(config.data, held_out=True, problems="skip"))
-        held = _read(
-            others, Problems(), output, console
-        )  # before the long work: what is wrong with it shows now
+        # Before the long work, so that what is wrong with it shows now.
+        held = _read(others, Problems(), output, console)
     if problems.counts:
         console.print(f"left out in all: {problems.summary()}")
     mapped = _maps(

@@ -1,7 +1,9 @@
 """`tools/classify.py` as a user runs it."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,29 @@ def test_names_what_it_sees(classify: Classify, random_model: Path, photos: Path
     ]
     assert len(lines) == 6 and re.fullmatch(r" +\d+\.\d\d%  \w.*", lines[1])
     assert len(output.read_text().splitlines()) == 1 + 2 * 2
+
+
+def test_a_reader_that_goes_away_does_not_cost_the_file(
+    random_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = tmp_path / "classes.csv"
+    command = [
+        sys.executable,
+        str(TOOLS / "classify.py"),
+        "--weights",
+        str(random_model),
+        "--output",
+        str(output),
+    ]
+    images = [str(photos / name) for name in ("chelsea.png", "coffee.png")]
+    done = subprocess.run(
+        [*command, "--image", *images], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300
+    )
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+    assert len(output.read_text().splitlines()) == 1 + 2 * 5
 
 
 def test_measures_the_error(classify: Classify, random_model: Path, photos: Path, tmp_path: Path) -> None:
