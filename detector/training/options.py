@@ -24,7 +24,7 @@ def add_training_options(parser: ArgumentParser, configuration: type) -> None:
     for field in fields(configuration):
         option, kind = f"--{field.name.replace('_', '-')}", types[field.name]
         if is_dataclass(kind):
-            parser.add_class_arguments(kind, field.name)
+            _add_part(parser, field.name, kind)
         elif kind is bool:
             switch = ActionYesNo(no_prefix="no-")
             parser.add_argument(option, action=switch, default=_default(field), help=texts[field.name])
@@ -35,6 +35,23 @@ def add_training_options(parser: ArgumentParser, configuration: type) -> None:
             parser.add_argument(
                 f"--{name}", type=str, nargs="+", metavar="PATH", help=f"short for --data.{name}"
             )
+
+
+def _add_part(parser: ArgumentParser, name: str, kind: type) -> None:
+    """The options of a part; a list of words takes them one after the other, as everywhere."""
+    types = get_type_hints(kind)
+    lists = [field for field in fields(kind) if types[field.name] in (list[str], list[str] | None)]
+    parser.add_class_arguments(kind, name, skip={field.name for field in lists})
+    texts = {item.arg_name: item.description for item in docstring_parser.parse(kind.__doc__ or "").params}
+    for field in lists:
+        parser.add_argument(
+            f"--{name}.{field.name}",
+            type=str,
+            nargs="+",
+            metavar="PATH",
+            default=_default(field),
+            help=texts[field.name],
+        )
 
 
 def training_configuration(arguments: Namespace, configuration: type[Configuration]) -> Configuration:
