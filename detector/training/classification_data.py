@@ -1,12 +1,15 @@
 """Images with one label each: ILSVRC CLS folders, lists, and CSV files."""
 
 import csv
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from detector.taxonomy import classification_classes
 from detector.training.problems import Problems
+from detector.training.text_files import read_text
 from eval.image_names import IMAGE_SUFFIXES
 
 
@@ -20,6 +23,13 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def fingerprint(self) -> str:
+        """What tells these images and labels from any others."""
+        digest = hashlib.sha256(repr(self.labels).encode())
+        for path in self.paths:
+            digest.update(os.fsencode(path) + b"\n")
+        return digest.hexdigest()
 
 
 def read_folders(root: str | Path, problems: Problems) -> LabelledImages:
@@ -63,13 +73,15 @@ def read_list(
     """
     names = tuple(classes or (kind.wnid for kind in classification_classes()))
     rows: list[tuple[str, int]] = []
-    text = Path(source).read_text(encoding="utf-8-sig").splitlines()  # spreadsheets begin with a mark
+    text = read_text(source).splitlines()
     try:
         if Path(source).suffix == ".csv":
             for row in csv.DictReader(text):
                 rows.append((row["file"], int(row["label"]) if "label" in row else int(row["det_id"]) - 1))
         else:
             rows = [(words[0], int(words[1])) for words in (line.split() for line in text) if words]
+        if not all(name for name, _ in rows):
+            raise ValueError("a line names no file")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(
             f"{source}: expected lines `name label`, or CSV columns file and label ({error})"

@@ -1,5 +1,6 @@
 """The data of a training run: what to read, how to sample regions, and what came of it."""
 
+import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ def _share_of(whole: TrainingSet, config: DataConfig) -> TrainingSet:
     """The images that are held out, or those that are not; an image's place hangs on nothing but its name."""
     if not 0 <= config.hold_out < 1:
         raise ValueError(f"--data.hold_out is {config.hold_out}, but must be at least 0 and below 1")
-    places = [zlib.crc32(image.name.encode()) / 2**32 for image in whole.images]
+    places = [zlib.crc32(os.fsencode(image.name)) / 2**32 for image in whole.images]
     chosen = [index for index, place in enumerate(places) if (place < config.hold_out) == config.held_out]
     if not chosen:
         raise ValueError(f"--data.hold_out {config.hold_out} leaves none of the {len(whole)} images")

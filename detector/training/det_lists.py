@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from detector.taxonomy import DET200
+from detector.training.text_files import read_text
 
 _LABEL_OF_WNID = {kind.wnid: label for label, kind in enumerate(DET200)}
 _CLASS_LIST = re.compile(r"train_(\d+)\.txt")
@@ -64,7 +65,7 @@ def read_class_lists(folder: str | Path) -> dict[str, dict[int, bool | None]]:
         label = int(match.group(1)) - 1
         if not 0 <= label < len(DET200):
             raise ValueError(f"{path}: there is no DET class {label + 1}")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             words = line.split()
             if not words:
                 continue

@@ -1,6 +1,7 @@
 """Images that are known to show an object, but not where: ImageNet's labels without boxes."""
 
 import csv
+import io
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from detector.taxonomy import DetectionClass
 from detector.training.problems import Problems
+from detector.training.text_files import read_text
 from detector.training.training_set import AnnotatedImage, TrainingSet, annotated_image, image_size
 
 
@@ -37,16 +39,17 @@ def label_rows(path: str | Path, ids: Container[int], problems: Problems) -> Ite
     Raises:
         OSError, ValueError: No such file, no such columns, or problems are refused.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "det_id"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{path}: its first line must name the columns `file` and `det_id`")
-        for row in rows:
-            name, known = row["file"], row["det_id"]
-            if known is not None and known.isdigit() and int(known) in ids:
-                yield name, int(known)
-            else:
-                problems.add("unknown class", f"{path}: {name} has class {known!r}, which is none of ours")
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    if not {"file", "det_id"} <= set(rows.fieldnames or ()):
+        raise ValueError(f"{path}: its first line must name the columns `file` and `det_id`")
+    for row in rows:
+        name, known = row["file"], row["det_id"]
+        if not name:
+            problems.add("line without file", f"{path}:{rows.line_num}: names no file")
+        elif known is not None and known.isdecimal() and int(known) in ids:
+            yield name, int(known)
+        else:
+            problems.add("unknown class", f"{path}: {name} has class {known!r}, which is none of ours")
 
 
 def _labelled_image(

@@ -33,6 +33,10 @@ class Problems:
         """
         if self.policy == "refuse":
             raise ValueError(sentence)
+        self.note(kind, sentence)
+
+    def note(self, kind: str, sentence: str) -> None:
+        """Note what may well be meant, and is never refused."""
         self.counts[kind] += 1
         if self.counts[kind] <= SHOWN:
             self.report(sentence)

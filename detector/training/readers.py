@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import numpy as np
 from detector.taxonomy import DET200, DetectionClass
 from detector.training.det_lists import Listed, labelled_by_folder, listed_name
 from detector.training.problems import Problems
+from detector.training.text_files import read_text
 from detector.training.training_set import IGNORE, AnnotatedImage, TrainingSet, annotated_image
 from eval.coco import image_set, read_categories, read_file
-from eval.image_names import image_stem
+from eval.image_names import IMAGE_SUFFIXES, image_stem
 from eval.inputs import is_json
 from eval.json_parser import HAS_BOX, HAS_CATEGORY, HAS_IMAGE
 from eval.voc import VOC_CLASSES
@@ -58,7 +59,7 @@ def read_training_set(
 
 def read_names(path: str | Path) -> list[str]:
     """The first word of each line of an image list; what follows (an index, a flag) is not looked at."""
-    names = [line.split()[0] for line in Path(path).read_text(encoding="utf-8").splitlines() if line.split()]
+    names = [line.split()[0] for line in read_text(path).splitlines() if line.split()]
     if not names:
         raise ValueError(f"{path}: no images in it, expected a name in each line")
     return names
@@ -68,7 +69,7 @@ def _listed(name: str, wanted: set[str] | None) -> bool:
     """Whether an image list has the image, with or without suffix and folder."""
     stem = image_stem(name)
     return wanted is None or not wanted.isdisjoint(
-        {name, (Path(name).parent / stem).as_posix(), Path(name).name, stem}
+        {name, (Path(name).parent / stem).as_posix(), Path(name).name, stem, listed_name(name)}
     )
 
 
@@ -203,6 +204,7 @@ def read_xml(
     found: list[AnnotatedImage] = []
     annotated_names = set()
     lists = labelled or {}
+    image_files = _ImageFiles(images)
     for file, objects in files:
         name = _relative(source, file)
         annotated_names.add(listed_name(name))
@@ -210,7 +212,7 @@ def read_xml(
         complete = np.ones(len(classes), np.bool_)
         if classes is DET200:
             complete = labelled_by_folder(name, lists.get(listed_name(name)))
-        annotated = annotated_image(name, _image_path(images, name), boxes, labels, complete, problems)
+        annotated = annotated_image(name, image_files.find(name), boxes, labels, complete, problems)
         if annotated is not None:
             found.append(annotated)
     for name in sorted(lists.keys() - annotated_names):  # negative images have no XML
@@ -218,9 +220,12 @@ def read_xml(
         if classes is DET200 and _listed(name, wanted) and absent:
             complete = labelled_by_folder(name, lists[name])
             none = np.empty(0, np.int64)
-            inside = f"train/{name}"
-            name = inside if _image_path(images, inside).is_file() else name
-            annotated = annotated_image(name, _image_path(images, name), none, none, complete, problems)
+            # The lists are of all images, and these of one part may be all that is read.
+            places = [place for place in (f"train/{name}", name) if (Path(images) / place).parent.is_dir()]
+            if not places:
+                continue
+            name = next((place for place in places if image_files.find(place).is_file()), places[0])
+            annotated = annotated_image(name, image_files.find(name), none, none, complete, problems)
             if annotated is not None:
                 found.append(annotated)
     return TrainingSet(classes, tuple(found))
@@ -233,10 +238,26 @@ def _relative(source: str | Path, file: XmlFile) -> str:
     return Path(file.where).relative_to(source).with_suffix("").as_posix()
 
 
-def _image_path(images: str | Path, name: str) -> Path:
-    """The image file of that name, whatever its suffix; the first guess if there is none."""
-    guesses = [Path(images) / f"{name}.{suffix}" for suffix in _SUFFIXES]
-    return next((guess for guess in guesses if guess.is_file()), guesses[0])
+class _ImageFiles:
+    """The files of images that annotations name without a suffix."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._by_stem: dict[Path, dict[str, Path]] = {}  # what lies in a folder, listed once
+
+    def find(self, name: str) -> Path:
+        """The image file of that name, whatever its suffix; the first guess if there is none."""
+        guesses = [self.folder / f"{name}.{suffix}" for suffix in _SUFFIXES]
+        found = next((guess for guess in guesses if guess.is_file()), None)
+        return found or self._listed(guesses[0].parent).get(PurePosixPath(name).name, guesses[0])
+
+    def _listed(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._by_stem:
+            files = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+            self._by_stem[folder] = {
+                path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES
+            }
+        return self._by_stem[folder]
 
 
 def _boxes_of(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from detector.images import read_image
 from detector.training.problems import Problems
 from detector.training.training_set import AnnotatedImage, TrainingSet
 from proposals import ProposalFile, SelectiveSearch
@@ -36,12 +37,16 @@ def boxes_of_images(
     made = _kept(keep, search.settings)
     images: list[AnnotatedImage] = []
     boxes: list[np.ndarray] = []
+    read: set[Path] = set()
     fresh = 0
     for done, image in enumerate(training_set.images):
         progress(done, len(training_set))
         try:
             if stored is not None:
                 found = stored.boxes(image.name)
+                if image.path not in read:  # said now, not after hours of training
+                    read_image(image.path)
+                    read.add(image.path)
             elif (place := _place(image)) in made:
                 found = made[place]
             else:
@@ -50,7 +55,8 @@ def boxes_of_images(
                 if keep is not None and fresh % 200 == 0:  # so that a stopped run loses little
                     _keep(keep, made, search.settings)
         except (OSError, ValueError) as error:
-            problems.add("image without proposals" if stored else "unreadable image", str(error))
+            unreadable = stored is None or isinstance(error, OSError)
+            problems.add("unreadable image" if unreadable else "image without proposals", str(error))
             continue
         images.append(image)
         boxes.append(found[:num_proposals])
@@ -65,9 +71,10 @@ def boxes_of_images(
 
 
 def _place(image: AnnotatedImage) -> str:
-    """What the boxes of an image go by in the file that keeps them."""
+    """What the boxes of an image go by in the file that keeps them; another picture under its name has others."""
     side = "" if image.stored_side is None else f"@{image.stored_side}"
-    return image.path.absolute().as_posix() + side
+    size = f"{image.path.stat().st_size} bytes {image.width}x{image.height}"
+    return f"{image.path.absolute().as_posix()}{side} {size}"
 
 
 def _kept(path: Path | None, settings: dict[str, Any]) -> dict[str, np.ndarray]:

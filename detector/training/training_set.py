@@ -197,4 +197,4 @@ def name_empty_classes(training_set: TrainingSet, problems: Problems) -> None:
     """Name the classes that have no box, which nothing can be learnt for."""
     for kind, count in zip(training_set.classes, training_set.counts(), strict=True):
         if count == 0:
-            problems.add("class without boxes", f"class {kind.name!r} has no boxes in the training data")
+            problems.note("class without boxes", f"class {kind.name!r} has no boxes in the annotations")

@@ -62,3 +62,10 @@ def test_every_image_is_either_held_out_or_not(data: DataConfig) -> None:
     for share in (1.0, -0.1):
         with pytest.raises(ValueError, match=r"--data\.hold_out"):
             read_data(replace(data, hold_out=share), Problems())
+
+
+def test_a_line_without_a_file_is_left_out(data: DataConfig, tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("det_id,file\n2\n")
+    problems = Problems()
+    assert len(read_image_labels(tmp_path / "short.csv", read_data(data, Problems()).classes, problems)) == 0
+    assert problems.counts == {"line without file": 1}

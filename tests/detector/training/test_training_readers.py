@@ -15,6 +15,7 @@ from detector.training.det_lists import labelled_by_folder, read_class_lists
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.training.training_set import IGNORE
+from proposals.files import by_rank, write_shard
 
 DOG = next(label for label, kind in enumerate(DET200) if kind.name == "dog")
 CAT = next(label for label, kind in enumerate(DET200) if kind.name == "domestic cat")
@@ -295,3 +296,79 @@ def test_the_real_boxes(shared: Path) -> None:
     assert sum(len(image.boxes) for image in found.images) == 4789
     assert sum(int((image.labels == IGNORE).sum()) for image in found.images) == 574
     assert sorted({int(image.labelled.sum()) for image in found.images}) == [1, 18, 42]
+
+
+def test_an_image_list_names_train_images_as_the_kit_does(tmp_path: Path) -> None:
+    name = "ILSVRC2013_train/n02084071/n02084071_1"
+    xml(tmp_path / "a" / "train" / f"{name}.xml", ("n02084071", (1, 1, 9, 9), False))
+    picture(tmp_path / "i" / "train" / f"{name}.JPEG")
+    for line in (name, f"train/{name}", "n02084071_1"):
+        (tmp_path / "train.txt").write_text(f"{line} 1\n")
+        found = read_training_set(
+            tmp_path / "a", tmp_path / "i", Problems("refuse"), image_list=tmp_path / "train.txt"
+        )
+        assert len(found) == 1
+
+
+def test_negative_images_of_a_folder_that_is_not_read_are_no_problem(tmp_path: Path) -> None:
+    xml(tmp_path / "a" / "ILSVRC2012_val_1.xml", ("n02084071", (1, 1, 9, 9), False))
+    picture(tmp_path / "i" / "ILSVRC2012_val_1.JPEG")
+    lists = {"ILSVRC2013_train_extra0/one": {DOG: False}}
+    found = read_training_set(tmp_path / "a", tmp_path / "i", Problems("refuse"), labelled=lists)
+    assert [image.name for image in found.images] == ["ILSVRC2012_val_1"]
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "bmp", "webp", "tif"])
+def test_own_photos_may_have_any_suffix(tmp_path: Path, suffix: str) -> None:
+    for stem in ("one.a[1]", "two"):
+        xml(tmp_path / "a" / f"{stem}.xml", ("kangaroo", (1, 1, 9, 9), False))
+        picture(tmp_path / "i" / f"{stem}.{suffix}")
+    found = read_training_set(tmp_path / "a", tmp_path / "i", Problems("refuse"))
+    assert [image.path.name for image in found.images] == [f"one.a[1].{suffix}", f"two.{suffix}"]
+
+
+def test_classes_of_voc_that_have_no_box_are_told_and_not_refused(tmp_path: Path) -> None:
+    xml(tmp_path / "a" / "one.xml", ("dog", (1, 1, 9, 9), False))
+    picture(tmp_path / "i" / "one.jpg")
+    problems = Problems("refuse")
+    assert len(read_data(DataConfig([str(tmp_path / "a")], [str(tmp_path / "i")]), problems)) == 1
+    assert problems.counts["class without boxes"] == 19
+
+
+def test_text_that_is_no_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train_1.txt").write_bytes("caf\xe9 1\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"train_1\.txt: is not UTF-8 text"):
+        read_class_lists(tmp_path)
+    with pytest.raises(ValueError, match=r"train_1\.txt: is not UTF-8 text"):
+        read_list(tmp_path / "train_1.txt", tmp_path, Problems())
+
+
+def test_a_row_without_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("label,file\n1\n")
+    with pytest.raises(ValueError, match="a line names no file"):
+        read_list(tmp_path / "labels.csv", tmp_path, Problems())
+
+
+def test_boxes_are_made_anew_for_another_picture_under_the_same_name(tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    config = DataConfig([str(source)], [str(tmp_path)], proposals={"mode": "single"})
+    keep = tmp_path / "proposals.npz"
+    _, before = read_with_boxes(config, Problems(), seed=0, keep=keep)
+    picture(tmp_path / "b.png", (20, 60))
+    _, after = read_with_boxes(config, Problems(), seed=0, keep=keep)
+    assert before[1].max() == 40 and after[1].max() == 60
+    assert (before[0] == after[0]).all()
+
+
+def test_a_picture_cut_short_is_left_out_where_its_boxes_come_from_a_file(tmp_path: Path) -> None:
+    source = coco(tmp_path)
+    shard = tmp_path / "boxes.npz"
+    boxes = by_rank(np.array([[0, 0, 20, 20]], np.float32))
+    write_shard(shard, {"a.png": boxes, "b.png": boxes}, {})
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:1500])
+    problems = Problems()
+    config = DataConfig([str(source)], [str(tmp_path)], proposal_files=[str(shard)])
+    found, _ = read_with_boxes(config, problems, seed=0)
+    assert [image.name for image in found.images] == ["a.png"] and problems.counts["unreadable image"] == 1
