@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,8 @@ class FitConfig:
         momentum: Of stochastic gradient descent.
         weight_decay: Likewise.
         schedule: How the learning rate goes down.
-        averaging: Decay of the running (Polyak) average of the weights, which is the result; 0 averages nothing.
+        averaging: Decay of the running (Polyak) average of the weights, which is the result; 0 averages nothing. It
+            begins with a short memory, so that a short run does not end where it began.
         precision: Of the network's arithmetic; the weights stay float32.
         accumulate: Parts that a batch is computed in, where it does not fit into memory.
         clip_norm: Largest norm of the gradient; None lets it be.
@@ -128,7 +130,9 @@ def fit(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True)
+    average = AveragedModel(
+        network, multi_avg_fn=partial(_moving_average, config.averaging), use_buffers=True
+    )
     half = PRECISIONS[config.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
     path, done = folder / FILE, 0
@@ -165,7 +169,7 @@ def fit(
 
     with RunLog(folder, done, here.first) as log, bar(console, "training") as progress:
         since, clock = done, time.perf_counter()
-        for step, batch in enumerate(loader, start=done):
+        for step, batch in enumerate(_in_one_sentence(loader), start=done):
             progress(step, steps)
             rate = config.learning_rate * config.schedule.factor_at(
                 step, steps=steps, steps_per_epoch=batches.steps_per_epoch
@@ -209,6 +213,22 @@ def fit(
     if here.first:
         draw_curves(folder / "log.csv", folder / "curves.png")
     return average.module if config.averaging else network
+
+
+def _moving_average(decay: float, averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
+    """After `count` averaged steps no more than (1 + count) / (10 + count) of the average is kept."""
+    get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averages, weights, count)
+
+
+def _in_one_sentence(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches; what another process could not read is said without its traceback."""
+    try:
+        yield from loader
+    except (OSError, ValueError) as error:
+        _, traceback, text = str(error).partition("Original Traceback")
+        if not traceback:
+            raise
+        raise type(error)(text.strip().splitlines()[-1].partition(": ")[2]) from None
 
 
 _DIVERGED = "lower --fit.learning_rate, or set --fit.clip_norm; the last checkpoint is intact"

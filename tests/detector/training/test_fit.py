@@ -1,7 +1,7 @@
 """The loop: it learns, its average is one, and a run stopped anywhere ends as one that was not."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch._utils import ExceptionWrapper
 
 from detector.training.batches import Batch
 from detector.training.checkpoint import FILE
-from detector.training.fit import FitConfig, fit
+from detector.training.fit import FitConfig, _in_one_sentence, _moving_average, fit
 from detector.training.losses import RegionTargets, region_losses
 from detector.training.schedule import Schedule
 
@@ -122,7 +123,9 @@ def test_average_is_the_exponential_average_of_the_weights(run: Run) -> None:
     ]
     average = run("average", MadeUp(), replace(CONFIG, steps=3, schedule=Schedule("constant")))
     w1, w2, w3 = (network.state_dict()["0.weight"] for network in weights)
-    torch.testing.assert_close(average.state_dict()["0.weight"], 0.8 * (0.8 * w1 + 0.2 * w2) + 0.2 * w3)
+    short = 2 / 11, 3 / 12  # the memory at first; later 0.8
+    expected = short[1] * (short[0] * w1 + (1 - short[0]) * w2) + (1 - short[1]) * w3
+    torch.testing.assert_close(average.state_dict()["0.weight"], expected)
 
 
 def test_accumulated_parts_give_the_same_step(tmp_path: Path) -> None:
@@ -175,3 +178,26 @@ def test_nonsense_is_refused(run: Run) -> None:
 def test_schedules_without_sense_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"fit\.schedule"):
         Schedule(**change)
+
+
+def test_the_average_of_a_short_run_is_not_where_it_began() -> None:
+    average = [torch.zeros(3)]
+    for step in range(1, 101):
+        _moving_average(0.999, average, [torch.ones(3)], step)
+    assert average[0].min() > 0.99
+    before = average[0].clone()
+    _moving_average(0.999, average, [torch.zeros(3)], 100_000)
+    torch.testing.assert_close(average[0], before * 0.999)
+
+
+def test_what_another_process_cannot_read_is_one_sentence() -> None:
+    def loader() -> Iterator[int]:
+        yield 1
+        try:
+            raise OSError("photo.jpg: image file is truncated: 3 bytes")
+        except OSError:
+            wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+        wrapped.reraise()
+
+    with pytest.raises(OSError, match=r"^photo\.jpg: image file is truncated: 3 bytes$"):
+        list(_in_one_sentence(loader()))
