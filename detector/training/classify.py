@@ -158,6 +158,9 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
     """
     if not config.images:
         raise ValueError("--images is missing: name the folder of the training images")
+    for option, value, least in (("images-per-batch", config.images_per_batch, 1), ("size", config.size, 32)):
+        if value < least:
+            raise ValueError(f"--{option} is {value}, but must be at least {least}")
     device = choose_device(config.device)
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:
@@ -192,7 +195,8 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
                 key: value
                 for key, value in asdict(config).items()
                 if key not in ("resume", "dry_run", "device", "output")
-            },
+            }
+            | {"labels": images.fingerprint()},
             seed=config.seed,
             resume=config.resume or (was_restarted() and (output / FILE).is_file()),
             console=quiet,

@@ -6,12 +6,15 @@ these stages are nearly all the work, so they run once.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from torch import Tensor, nn
 
 from detector.googlenet import GoogLeNet
@@ -91,7 +94,8 @@ def cached_features(
 ) -> np.ndarray:
     """Features (R, ...) float16 of a table, from the file `path` (.npy), which is filled where it has to be.
 
-    A stopped run leaves `<path>.unfinished` with its journal; the next goes on there.
+    A stopped run leaves `<path>.unfinished` with its journal; the next goes on there. Of runs that want the same file
+    at once one fills it, and the others wait.
 
     Args:
         blocks: Gives the features from the row `start` on, such as `region_features` with its other arguments.
@@ -101,10 +105,31 @@ def cached_features(
         The file, mapped into memory for reading.
     """
     wanted = fingerprint(table, key)
+    lock = Path(f"{path}.lock")
+    if not _is_complete(path, wanted):
+        with FileLock(lock):
+            if not _is_complete(path, wanted):
+                _fill(path, table, blocks, wanted, progress)
+            with suppress(
+                OSError
+            ):  # whoever waits for it finds the file complete; Windows keeps it while it is open
+                lock.unlink()
+    progress(len(table), len(table))
+    return np.load(path, mmap_mode="r")
+
+
+def _is_complete(path: Path, wanted: str) -> bool:
+    return path.is_file() and _noted(path.with_suffix(".json")).get("fingerprint") == wanted
+
+
+def _fill(
+    path: Path,
+    table: RegionTable,
+    blocks: Callable[..., Iterator[np.ndarray]],
+    wanted: str,
+    progress: Progress,
+) -> None:
     finished, unfinished = path.with_suffix(".json"), Path(f"{path}.unfinished")
-    if path.is_file() and _noted(finished).get("fingerprint") == wanted:
-        progress(len(table), len(table))
-        return np.load(path, mmap_mode="r")
     journal = Path(f"{unfinished}.json")
     noted = _noted(journal)
     done, target = 0, None
@@ -130,7 +155,6 @@ def cached_features(
     unfinished.replace(path)
     _note(finished, {"fingerprint": wanted})
     journal.unlink()
-    return np.load(path, mmap_mode="r")
 
 
 def fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
@@ -140,8 +164,16 @@ def fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
         f"{image.name} {image.path.stat().st_size}{image.stored_side or ''}"
         for image in table.training_set.images
     ]
-    for part in ("\n".join(names).encode(), table.image.tobytes(), table.boxes.tobytes()):
+    for part in (os.fsencode("\n".join(names)), table.image.tobytes(), table.boxes.tobytes()):
         digest.update(part)
+    return digest.hexdigest()
+
+
+def label_fingerprint(table: RegionTable) -> str:
+    """What tells the labels of regions, which features do not depend on, from any others."""
+    digest = hashlib.sha256()
+    for part in (table.labels, table.ious, table.labelled, table.drawn):
+        digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from detector.googlenet import GoogLeNet, Logits
 from detector.region_classifier import Normalize, RegionClassifier
 from detector.runtime import choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.taxonomy import DET200, DetectionClass, TrainedScores, ZeroShotScores
+from detector.taxonomy import DET200, DetectionClass, TrainedScores
 from detector.training.batches import Batches, FeatureBatches, PixelBatches
 from detector.training.checkpoint import FILE
 from detector.training.data import read_regions, read_with_boxes
@@ -27,12 +27,14 @@ from detector.training.features import (
     StageFeatures,
     cached_features,
     fingerprint,
+    label_fingerprint,
     region_features,
     source_of,
+    weightsfingerprint,
 )
 from detector.training.finetuning import Finetuning, check
 from detector.training.fit import fit
-from detector.training.head import detection_head, member_head
+from detector.training.head import starting_head
 from detector.training.losses import RegionTargets, region_losses
 from detector.training.problems import Problems
 from detector.training.processes import Processes, processes, was_restarted
@@ -41,6 +43,7 @@ from detector.training.sampling import BatchPlan, RegionTable, annotated_objects
 from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
 from detector.training.teacher import (
     Teacher,
+    check_judge,
     doubted,
     kept_opinions,
     label_shares,
@@ -113,6 +116,10 @@ def _prepare(
         assert isinstance(classifier.network, GoogLeNet)
         stage_name(classifier.network, config.freeze)  # a wrong one is said before the long work
     _architecture(config, classifier)  # likewise
+    judge = None
+    if config.teacher_weight:
+        judge = start_weights(config.teacher, None)[0] if config.teacher else classifier
+        check_judge(judge)
     console.print(f"start: {name}", markup=False, soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(
@@ -122,6 +129,8 @@ def _prepare(
         table, positives=config.max_positives, backgrounds=config.max_backgrounds, seed=config.seed
     )
     console.print(", ".join(f"{count:,} {what}" for what, count in table_summary(table)))
+    if judge is not None:
+        check_judge(judge, table.training_set.classes)
     if problems.counts:
         console.print(f"left out in all: {problems.summary()}")
     plan = BatchPlan(
@@ -136,14 +145,15 @@ def _prepare(
         write_region_picture(
             output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
         )
-    network = _with_head(config, classifier, table.training_set.classes)
+    network = _with_head(config, classifier, table.training_set.classes, console)
     learning = not config.dry_run
     features = (
         _features(config, classifier, table, kept, console, device) if config.cache and learning else []
     )
     teacher = None
-    if config.teacher_weight and learning:
-        teacher = _teacher(config, classifier, table, features, kept, console, device)
+    if judge is not None and learning:
+        own = features if judge is classifier else []
+        teacher = _teacher(config, judge, table, own, kept, console, device)
     batches: Batches
     if features:
         batches = FeatureBatches(table, plan, features, teacher=teacher)
@@ -178,31 +188,29 @@ def _architecture(config: Finetuning, classifier: RegionClassifier) -> Architect
 
 
 def _with_head(
-    config: Finetuning, classifier: RegionClassifier, classes: tuple[DetectionClass, ...]
+    config: Finetuning, classifier: RegionClassifier, classes: tuple[DetectionClass, ...], console: Console
 ) -> GoogLeNet:
     """A copy of the network with outputs for the classes, background and, if wanted, the fit."""
     start = classifier.network
     assert isinstance(start, GoogLeNet)
-    members = config.head == "members"
-    if members and classes != DET200:
+    if config.head == "members" and classes != DET200:
         raise ValueError("--head members is for the 200 ILSVRC detection classes, and the data has others")
-    outputs = 1002 if members else len(classes) + 1 + config.quality
+    head, unknown = starting_head(
+        classifier, classes, kind=config.head, quality=config.quality, seed=config.seed
+    )
+    if unknown and config.head == "classes":
+        shown = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        console.print(
+            f"{len(unknown):,} of {len(classes) + 1:,} outputs start from nothing: {shown}",
+            markup=False,
+            soft_wrap=True,
+        )
+    torch.manual_seed(config.seed)  # of auxiliary classifiers, which start from nothing
     network = GoogLeNet(
-        outputs, architecture=start.architecture, auxiliary=config.auxiliary, dropout=config.dropout
+        head.out_features, architecture=start.architecture, auxiliary=config.auxiliary, dropout=config.dropout
     )
     network.load_state_dict(body_of(start), strict=False)  # but for the outputs
-    network.classifier = start.classifier
-    if members and not isinstance(classifier.class_scores, MemberScores):
-        network.classifier = member_head(start.classifier, quality=config.quality)
-        network.freeze(config.freeze)
-        return network
-    trained = not isinstance(classifier.class_scores, ZeroShotScores)
-    fits = trained and classifier.classes == classes and start.classifier.out_features == outputs
-    if config.head == "random" or not fits:
-        source = start.classifier
-        if config.head == "random" or trained:
-            source = nn.Linear(source.in_features, 1)  # of another kind: gives no rows
-        network.classifier = detection_head(source, classes, quality=config.quality, seed=config.seed)
+    network.classifier = head
     network.freeze(config.freeze)
     return network
 
@@ -240,16 +248,15 @@ def _features(
 
 def _teacher(
     config: Finetuning,
-    classifier: RegionClassifier,
+    judge: RegionClassifier,
     table: RegionTable,
     features: list[np.ndarray],
     kept: Path,
     console: Console,
     device: torch.device,
 ) -> Teacher:
-    """The teacher's opinions, from the cached features where these are its own."""
-    judge = start_weights(config.teacher, None)[0] if config.teacher else classifier
-    if judge is classifier and features:
+    """The teacher's opinions, from cached features where these are its own."""
+    if features:
         assert isinstance(judge.network, GoogLeNet) and config.freeze is not None
         blocks = opinions_of_features(judge, features[0], stage_name(judge.network, config.freeze), device)
     else:
@@ -275,7 +282,11 @@ def _train(
         for name, value in asdict(config).items()
         if name
         not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "keep", "validation")
-    } | {"regions": fingerprint(prepared.table, {"classes": [kind.name for kind in classes]})}
+    } | {
+        "regions": fingerprint(prepared.table, {"classes": [kind.name for kind in classes]}),
+        "labels": label_fingerprint(prepared.table),
+        "first_weights": weightsfingerprint(classifier.network.state_dict()),
+    }
     trainee = Trainee(
         prepared.network,
         classifier.normalize,

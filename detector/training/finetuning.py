@@ -37,7 +37,8 @@ class Finetuning:
         label_share: How much an object's label counts against the teacher's opinion of its class: below 1, a network
             that few classes have boxes for stays a judge of the others.
         teacher_objects: How many objects of a class the teacher's opinion is worth: with n of them its label counts
-            n / (n + this), but at least `label_share`; 0 lets `label_share` count for all classes.
+            n / (n + this), but at least `label_share`; 0 lets `label_share` count for all classes. With
+            `data.small_copies` every object counts twice.
         teacher_trust: What share of its opinion the teacher keeps on background of images with boxes, in favour of
             background: zero-shot scores know no background, and few regions show an object that has no box.
         balance: How much rarer classes count more among the objects: 0 draws every region equally often, 1 every
@@ -113,6 +114,14 @@ def check(config: Finetuning) -> None:
     """
     if config.cache and config.freeze is None:
         raise ValueError("--cache keeps the features of frozen stages: name the last of them with --freeze")
+    if config.cache_mirrored and not (config.cache and config.mirror):
+        raise ValueError(
+            "--cache-mirrored keeps features of mirrored regions, so it needs --cache and --mirror"
+        )
+    if config.colour_strength and config.cache:
+        raise ValueError("--colour-strength changes pixels, and --cache keeps features: choose one of them")
+    if config.quality_weight != 1 and not config.quality:
+        raise ValueError("--quality-weight is of the loss of an output that only --quality learns")
     if config.auxiliary and config.cache:
         raise ValueError("--auxiliary looks at stages in the middle of the network, and --cache skips these")
     if config.auxiliary and config.head == "members":
@@ -138,3 +147,12 @@ def check(config: Finetuning) -> None:
         raise ValueError(f"--teacher-objects is {config.teacher_objects}, but must be 0 or more")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
+    idle = {
+        "--teacher": config.teacher is not None,
+        "--label-share": config.label_share < 1,
+        "--teacher-objects": config.teacher_objects > 0,
+        "--teacher-trust": config.teacher_trust < 1,
+    }
+    for option, given in idle.items():
+        if given and not config.teacher_weight:
+            raise ValueError(f"{option} is about a teacher, and there is none: add --teacher-weight 1")

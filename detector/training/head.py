@@ -1,9 +1,13 @@
 """The first weights of a detection head, made of those of the classification head."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from detector.taxonomy import DetectionClass, classification_classes
+from detector.class_scores import MemberScores
+from detector.region_classifier import RegionClassifier
+from detector.taxonomy import DetectionClass, ZeroShotScores, classification_classes
 
 CERTAIN = 20.0  # the logit of a fit that counts as 1
 
@@ -14,6 +18,59 @@ def members(classes: tuple[DetectionClass, ...]) -> list[list[int]]:
     for kind in classes:
         found.append([c.index for c in classification_classes() if kind.wnid and kind.id == c.det_id])
     return found
+
+
+@torch.no_grad()
+def starting_head(
+    start: RegionClassifier,
+    classes: tuple[DetectionClass, ...],
+    *,
+    kind: Literal["classes", "members", "random"],
+    quality: bool,
+    seed: int,
+) -> tuple[nn.Linear, tuple[str, ...]]:
+    """The outputs that fine-tuning starts from, as like those of the first weights as the classes allow.
+
+    Args:
+        start: Where the first weights come from; a detector of the same classes keeps its outputs.
+        kind: Of head, see `Finetuning.head`.
+        quality: Whether there is an output for the fit.
+        seed: Of rows that start from nothing.
+
+    Returns:
+        The layer, and the names of the classes (or "background") whose rows start from nothing.
+
+    Raises:
+        ValueError: `members` from weights that have none of these.
+    """
+    before = start.network.classifier
+    assert isinstance(before, nn.Linear)
+    members_before = isinstance(start.class_scores, MemberScores)
+    outputs = len(classes) + 1 + quality
+    names = (*(each.name for each in classes), "background")
+    if kind == "members":
+        return (before if members_before else member_head(before, quality=quality)), ()
+    nothing = nn.Linear(before.in_features, 1)  # of another kind: gives no rows
+    if kind == "random":
+        return detection_head(nothing, classes, quality=quality, seed=seed), names
+    if members_before or isinstance(start.class_scores, ZeroShotScores):
+        count = len(classification_classes())
+        source = nn.Linear(before.in_features, count)
+        source.weight.copy_(before.weight[:count])
+        source.bias.copy_(before.bias[:count])
+        head = detection_head(source, classes, quality=quality, seed=seed)
+        if members_before:  # background has learnt a row of its own
+            head.weight[len(classes)], head.bias[len(classes)] = before.weight[count], before.bias[count]
+        unknown = (name for name, group in zip(names, members(classes), strict=False) if not group)
+        return head, tuple(unknown)
+    if start.classes != classes:
+        return detection_head(nothing, classes, quality=quality, seed=seed), names
+    if before.out_features == outputs:
+        return before, ()
+    head = detection_head(nothing, classes, quality=quality, seed=seed)
+    known = min(before.out_features, len(names))  # SVMs have no background
+    head.weight[:known], head.bias[:known] = before.weight[:known], before.bias[:known]
+    return head, names[known:]
 
 
 @torch.no_grad()

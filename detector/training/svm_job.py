@@ -79,6 +79,10 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     classifier, name = start_weights(config.weights, config.size, config.context)
     assert isinstance(classifier.network, GoogLeNet)
     config = replace(config, tap=stage_name(classifier.network, config.tap))
+    if config.grid != 1 and config.tap == "pool5":
+        raise ValueError(
+            f"--grid is {config.grid}, but pool5 is one cell; a grid needs a stage before it, as --tap inception_5b"
+        )
     output = output_folder(config.output)
     console.print(f"features: {name}, {config.tap}", markup=False, soft_wrap=True)
     with bar(console, "proposals") as progress:

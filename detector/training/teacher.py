@@ -12,7 +12,7 @@ from torch import Tensor
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
 from detector.runtime import Runtime
-from detector.taxonomy import ZeroShotScores
+from detector.taxonomy import DetectionClass, ZeroShotScores
 from detector.training.features import Progress, cached_features, region_features, source_of
 from detector.training.sampling import RegionTable
 
@@ -37,7 +37,7 @@ def label_shares(objects: np.ndarray, teacher_objects: float, least: float) -> n
     person looks like, a classifier's opinion is noise, and where four tell of the banjo, it is most of what is known.
 
     Args:
-        objects: (C,) annotated objects of each class.
+        objects: (C,) annotated objects of each class; one in a small copy of an image counts once more.
         teacher_objects: So many objects the teacher's opinion is worth; 0 leaves `least` alone.
         least: Share of the labels of the rarest classes, and of all if `teacher_objects` is 0.
 
@@ -51,23 +51,31 @@ def label_shares(objects: np.ndarray, teacher_objects: float, least: float) -> n
     return None if (shares == 1).all() else shares.astype(np.float32)
 
 
-def kept_opinions(
-    judge: RegionClassifier, table: RegionTable, blocks: Blocks, path: Path, *, progress: Progress
-) -> np.ndarray:
-    """Opinions (R, C + 1) float16 of all regions, from the file `path` where they are in it.
+def check_judge(judge: RegionClassifier, classes: tuple[DetectionClass, ...] | None = None) -> None:
+    """Say what cannot be a teacher, before the long work.
+
+    Args:
+        classes: Of the training data, where they are known.
 
     Raises:
-        ValueError: The judge has learnt its scores, or has other classes than the regions.
+        ValueError: The judge has learnt its scores, or has other classes than the data.
     """
     if not isinstance(judge.class_scores, ZeroShotScores):
         raise ValueError(
-            "--teacher-weight: the first weights have no zero-shot scores to hold on to; name some that have, such as"
-            " --teacher bvlc"
+            "--teacher-weight: these weights have no zero-shot scores to hold on to; for the 200 ILSVRC classes add"
+            " --teacher bvlc, for classes of your own --teacher-weight 0"
         )
-    if table.training_set.classes != judge.classes:
+    if classes is not None and classes != judge.classes:
         raise ValueError(
-            "--teacher-weight: the training data's classes are not those of the zero-shot scores"
+            "--teacher-weight: zero-shot scores are of the 200 ILSVRC classes, and the training data has others; use"
+            " --teacher-weight 0"
         )
+
+
+def kept_opinions(
+    judge: RegionClassifier, table: RegionTable, blocks: Blocks, path: Path, *, progress: Progress
+) -> np.ndarray:
+    """Opinions (R, C + 1) float16 of all regions, from the file `path` where they are in it."""
     return cached_features(path, table, blocks, key=source_of(judge) | {"teacher": True}, progress=progress)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from torch.testing import assert_close
 
@@ -174,3 +175,47 @@ def test_configs_are_valid(run: Run) -> None:
     for path in sorted((TOOLS.parent / "configs").glob("svm*.yaml")):
         code, out, err = run("train", "svm", "--config", path, "--print_config")
         assert code == 0 and "regularisation" in out, err
+
+
+def test_the_documented_lists_of_paths_are_read_one_after_the_other(run: Run) -> None:
+    code, out, err = run(
+        *("train", "finetune", "--data.annotations", "a.json", "b.json", "--data.images", "x", "y"),
+        *(
+            "--data.unlabelled",
+            "more/",
+            "--data.image_labels",
+            "known.csv",
+            "--data.proposal_files",
+            "boxes/",
+        ),
+        *("--validation.annotations", "c.json", "--print_config"),
+    )
+    assert code == 0, err
+    config = yaml.safe_load(out)
+    assert config["data"]["annotations"] == ["a.json", "b.json"] and config["data"]["images"] == ["x", "y"]
+    assert config["data"]["unlabelled"] == ["more/"] and config["data"]["image_labels"] == ["known.csv"]
+    assert config["data"]["proposal_files"] == ["boxes/"] and config["validation"]["annotations"] == [
+        "c.json"
+    ]
+
+
+def test_the_documented_fine_tuning_starts_from_the_shipped_model(
+    run: Run, photos_of_shapes: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        *("finetune", "--config", TOOLS.parent / "configs" / "finetune_small.yaml", "--output", tmp_path),
+        *("--annotations", photos_of_shapes / "instances.json", "--images", photos_of_shapes / "images"),
+        *("--data.num_proposals", 20, "--data.first", 2, "--dry-run"),
+    )
+    code, out, err = run("train", *arguments)
+    assert code == 0 and "dry run" in out, err
+    assert "3 of 3 outputs start from nothing: red, green, background" not in err
+    assert "2 of 3 outputs start from nothing: red, green" in err
+    (tmp_path / "proposals.npz").unlink()
+    code, _, err = run("train", *arguments, "--teacher-weight", 1)
+    assert code == 2 and "--teacher-weight 0" in err and not (tmp_path / "proposals.npz").exists()
+
+
+def test_a_grid_needs_a_map(run: Run, random_model: Path, tmp_path: Path) -> None:
+    code, _, err = run("train", "svm", "--weights", random_model, "--output", tmp_path, "--grid", 2)
+    assert code == 2 and "--grid is 2, but pool5 is one cell" in err

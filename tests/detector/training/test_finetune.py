@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from detector.training.data import DataConfig, read_regions
 from detector.training.finetune import _with_head, finetune
 from detector.training.finetuning import Finetuning
 from detector.training.fit import FitConfig
+from detector.training.head import detection_head, starting_head
 from detector.training.problems import Problems
 from detector.training.sampling import BatchPlan
 from detector.training.teacher import doubted
@@ -176,6 +178,26 @@ def test_teacher_keeps_scores_of_images_without_boxes(
     finetune(replace(shared, size=48, context=9, crop="square"), QUIET)  # the teacher looks as it always did
     assert not (Path(shared.output) / "teacher.npy").exists()
     assert first.classes == DET200
+    before = trained.network.classifier
+    assert isinstance(before, torch.nn.Linear)
+    head, unknown = starting_head(trained, DET200, kind="classes", quality=True, seed=0)
+    rows = torch.nn.Linear(before.in_features, 1000)
+    rows.load_state_dict({"weight": before.weight[:1000], "bias": before.bias[:1000]})
+    expected = detection_head(rows, DET200, quality=True, seed=0)
+    assert not unknown and torch.equal(head.weight[:200], expected.weight[:200])
+    assert torch.equal(head.weight[200], before.weight[1000])  # background, as learnt
+
+
+def test_the_head_of_a_detector_is_kept_where_only_the_fit_comes_or_goes(config: Finetuning) -> None:
+    path = finetune(config, QUIET)
+    assert path is not None
+    trained = load_weights(path)
+    before = trained.network.get_parameter("classifier.weight")
+    with torch.no_grad():
+        head, unknown = starting_head(trained, trained.classes, kind="classes", quality=False, seed=0)
+    assert head.weight.shape[0] == 3 and torch.equal(head.weight, before[:3]) and not unknown
+    _, unknown = starting_head(trained, trained.classes[:1], kind="classes", quality=False, seed=0)
+    assert unknown == ("square", "background")
 
 
 def test_the_teacher_is_doubted_on_background_of_images_with_boxes(config: Finetuning) -> None:
@@ -201,7 +223,7 @@ def test_a_random_head_starts_from_nothing(config: Finetuning) -> None:
     assert path is not None
     trained = load_weights(path)
     for head, same in (("classes", True), ("random", False)):
-        network = _with_head(replace(config, head=head), trained, trained.classes)  # type: ignore[arg-type]
+        network = _with_head(replace(config, head=head), trained, trained.classes, QUIET)  # type: ignore[arg-type]
         before = trained.network.get_parameter("classifier.weight")
         assert torch.equal(network.get_parameter("classifier.weight"), before) == same
 
@@ -213,8 +235,28 @@ def test_resuming_needs_the_same_regions(config: Finetuning, scenes: Path, tmp_p
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(annotated))
     data = replace(config.data, annotations=[str(changed)])
-    with pytest.raises(ValueError, match=r"other settings \(data, regions\)"):
+    with pytest.raises(ValueError, match=r"other settings \(data, labels, regions\)"):
         finetune(replace(config, data=data, resume=True), QUIET)
+
+
+def test_resuming_needs_the_same_labels_and_first_weights(
+    config: Finetuning, scenes: Path, tmp_path: Path
+) -> None:
+    annotations, weights = tmp_path / "mine.json", tmp_path / "first.safetensors"
+    annotated = json.loads((scenes / "instances.json").read_text())
+    annotations.write_text(json.dumps(annotated))
+    shutil.copy(config.weights or "", weights)
+    own = replace(config, data=replace(config.data, annotations=[str(annotations)]), weights=str(weights))
+    finetune(own, QUIET)
+    for row in annotated["annotations"]:
+        row["category_id"] = 3 - row["category_id"]
+    annotations.write_text(json.dumps(annotated))
+    with pytest.raises(ValueError, match=r"other settings \(labels\)"):
+        finetune(replace(own, resume=True), QUIET)
+    finetune(own, QUIET)
+    shutil.copy(Path(own.output) / "model.safetensors", weights)
+    with pytest.raises(ValueError, match=r"other settings \(first_weights\)"):
+        finetune(replace(own, resume=True), QUIET)
 
 
 def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
@@ -224,6 +266,15 @@ def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
     assert path is not None and len(column(config.output, "auxiliary")) == 2
     assert not any(name.startswith("aux_") for name in load_file(path))
     assert len(load_weights(path).classes) == 2
+
+
+def test_auxiliary_classifiers_start_alike(config: Finetuning) -> None:
+    first = load_weights(Path(config.weights or ""))
+    classes = read_regions(config.data, Problems(), seed=0).training_set.classes
+    wanted = replace(config, cache=False, freeze=None, auxiliary=True)
+    one, two = (_with_head(wanted, first, classes, QUIET).state_dict() for _ in range(2))
+    assert any(name.startswith("aux_") for name in one)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_lrn_goes_and_a_wider_network_learns(config: Finetuning) -> None:
@@ -246,7 +297,12 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
     for change, words in (
         ({"freeze": None}, "--cache keeps the features of frozen stages"),
         ({"freeze": "pool9"}, "'pool9' is no stage of the network"),
-        ({"teacher_weight": 1.0}, "classes are not those of the zero-shot scores"),
+        ({"teacher_weight": 1.0}, "the training data has others; use --teacher-weight 0"),
+        ({"teacher": "bvlc"}, "--teacher is about a teacher"),
+        ({"label_share": 0.5}, "add --teacher-weight 1"),
+        ({"cache_mirrored": True, "mirror": False}, "--cache-mirrored keeps features of mirrored regions"),
+        ({"colour_strength": 0.1}, "--colour-strength changes pixels"),
+        ({"quality": False, "quality_weight": 2.0}, "--quality-weight is of the loss"),
         ({"dropout": 1.0}, "--dropout is 1.0"),
         ({"teacher_trust": 2.0}, "--teacher-trust is 2.0"),
         ({"label_share": -1.0}, "--label-share is -1.0"),

@@ -76,3 +76,24 @@ def test_pretraining_from_folders_to_weights(images: Path, tmp_path: Path) -> No
         pretrain(replace(config, images=""), QUIET)
     more = replace(config, weights=str(path), output=str(tmp_path / "more"), auxiliary=False)
     assert pretrain(more, QUIET) == tmp_path / "more" / "model.safetensors"
+
+
+def test_resuming_needs_the_same_labels(images: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(images).as_posix() for path in sorted(images.rglob("*.png"))]
+    listed = tmp_path / "train.txt"
+    config = Pretraining(
+        images=str(images), image_list=str(listed), output=str(tmp_path / "out"), images_per_batch=4,
+        size=32, device="cpu", auxiliary=False, fit=FitConfig(steps=1),
+    )  # fmt: skip
+    listed.write_text("".join(f"{name} 0\n" for name in names))
+    pretrain(config, QUIET)
+    listed.write_text("".join(f"{name} 1\n" for name in names))
+    with pytest.raises(ValueError, match=r"other settings \(labels\)"):
+        pretrain(replace(config, resume=True), QUIET)
+
+
+@pytest.mark.parametrize("change", [{"images_per_batch": 0}, {"size": 0}])
+def test_numbers_out_of_range_are_named(images: Path, tmp_path: Path, change: dict[str, int]) -> None:
+    config = Pretraining(images=str(images), output=str(tmp_path))
+    with pytest.raises(ValueError, match=r"--(images-per-batch|size) is 0, but must be at least"):
+        pretrain(replace(config, **change), QUIET)  # type: ignore[arg-type]

@@ -1,6 +1,8 @@
 """Features kept on disk: the same as computed, gone on with after a stop, and never those of other settings."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -94,3 +96,18 @@ def test_stage_features_are_the_networks_taps() -> None:
     assert stage_name(network, "Mixed_4f") == "inception_4e"
     with pytest.raises(ValueError, match="no stage of the network"):
         stage_name(network, "pool9")
+
+
+def test_of_runs_at_once_one_fills_the_cache(tmp_path: Path, table: RegionTable) -> None:
+    passes: list[int] = []
+
+    def counted(start: int) -> Iterator[np.ndarray]:
+        passes.append(start)
+        for block in blocks(table, start):
+            time.sleep(0.01)
+            yield block
+
+    with ThreadPoolExecutor(3) as pool:
+        wanted = [pool.submit(cached_features, tmp_path / "f.npy", table, counted, key={}) for _ in range(3)]
+        found = [one.result() for one in wanted]
+    assert passes == [0] and all((one == found[0]).all() for one in found)
