@@ -24,7 +24,7 @@ def add_training_options(parser: ArgumentParser, configuration: type) -> None:
     for field in fields(configuration):
         option, kind = f"--{field.name.replace('_', '-')}", types[field.name]
         if is_dataclass(kind):
-            _add_part(parser, field.name, kind)
+            _add_part(parser, field.name, types[field.name])
         elif kind is bool:
             switch = ActionYesNo(no_prefix="no-")
             parser.add_argument(option, action=switch, default=_default(field), help=texts[field.name])
