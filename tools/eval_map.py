@@ -143,7 +143,7 @@ def check_files(arguments: argparse.Namespace) -> None:
 
 
 def evaluate_files(arguments: argparse.Namespace) -> int:
-    """Read, evaluate, print, write."""
+    """Read, evaluate, write, print."""
     from eval import inputs, summary
     from eval.bootstrap import REPLICATES, bootstrap_mean_ap, compare
     from eval.errors import break_down
@@ -172,11 +172,7 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     interval = bootstrap_mean_ap(result, replicates=draws) if draws else None
     breakdown = break_down(result) if arguments.errors or arguments.html else None
     comparison = compare(result, other, replicates=draws) if other else None
-    summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
-    if comparison and other:
-        names = summary.short_names(arguments.detections, arguments.compare)
-        summary.print_comparison(comparison, result, other, names=names)
-    if arguments.json:
+    if arguments.json:  # files first: whoever reads what is printed may go away
         content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)
         summary.write_json(arguments.json, content)
     if arguments.csv:
@@ -188,6 +184,10 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
             arguments.html, result, title=arguments.detections.name, interval=interval, breakdown=breakdown,
             comparison=comparison, other_title=arguments.compare.name if arguments.compare else "",
         )  # fmt: skip
+    summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
+    if comparison and other:
+        names = summary.short_names(arguments.detections, arguments.compare)
+        summary.print_comparison(comparison, result, other, names=names)
     return 0
 
 

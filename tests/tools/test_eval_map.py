@@ -68,6 +68,20 @@ def test_without_arguments_it_shows_a_command_that_runs(tmp_path: Path) -> None:
     assert re.search(r"dog +│ +58 │ 0\.8056 │ 0\.8333 │ +6 │ +8", result.stdout)
 
 
+def test_a_reader_that_goes_away_does_not_cost_the_files(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "html")}
+    options = [part for kind, path in outputs.items() for part in (f"--{kind}", str(path))]
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *EXAMPLE, "--bootstrap", "10", *options],
+        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert all(path.stat().st_size for path in outputs.values())
+
+
 def test_results_of_one_name_are_told_apart(run: Run, tmp_path: Path) -> None:
     files = [tmp_path / folder / "detections.txt" for folder in ("found", "zero-shot")]
     for file in files:
