@@ -14,6 +14,7 @@ examples:
 """
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -132,12 +133,30 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def check_files(arguments: argparse.Namespace) -> None:
-    """Refuse files that are not there, and folders to write to."""
-    if arguments.compare and not arguments.compare.is_file():
-        raise FileNotFoundError(f"{arguments.compare}: no such file")
-    for path in (arguments.json, arguments.csv, arguments.html):
-        if path and not path.absolute().parent.is_dir():
+    """Refuse files that are not there, and results that have no place or would take that of another file."""
+    from eval.inputs import check_is_file
+
+    for path in filter(None, (arguments.detections, arguments.compare)):
+        check_is_file(path)
+    names = ("detections", "compare", "annotations", "image_list", "blacklist", "config")
+    taken = {os.path.realpath(path): name for name in names if (path := getattr(arguments, name))}
+    taken |= {os.path.realpath(path): "image" for path in arguments.image or ()}
+    outputs = {name: getattr(arguments, name) for name in ("json", "csv", "html")}
+    if not arguments.detections:
+        from detector.detections import FILE_NAMES
+
+        outputs = {"output": arguments.output / FILE_NAMES["coco"]} | outputs
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: --{name} is a folder, not a file to write to")
+        if name != "output" and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it to")
+        other = taken.setdefault(os.path.realpath(path), name)
+        if other != name:
+            other = other.replace("_", "-")
+            raise ValueError(f"{path}: --{name} would take the place of the file of --{other}")
     if arguments.bootstrap is not None and arguments.bootstrap < 0:
         raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be at least 0")
 

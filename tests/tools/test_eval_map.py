@@ -137,6 +137,8 @@ def test_the_other_protocols(run: Run, protocol: str, tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> None:
     bad = tmp_path / "bad.txt"
     bad.write_text("1 58 0.5 1 2 3\n")
+    link = tmp_path / "link.json"
+    link.symlink_to(bad)
     truth = ["--annotations", EXAMPLE_ANNOTATIONS]
     for arguments, message in (
         ([*truth, "--detections", bad], "bad.txt:1: 6 values, expected 7"),
@@ -146,12 +148,20 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         ([*EXAMPLE, "--bootstrap", "-3"], "--bootstrap is -3, but must be at least 0"),
         ([*EXAMPLE, "--engine", "pycocotools"], "pycocotools is for coco"),
         ([*EXAMPLE, "--json", tmp_path / "no" / "folder.json"], "there is no folder"),
+        ([*truth, "--detections", tmp_path], f"is a folder, name a file such as {tmp_path}/detections.json"),
+        ([*EXAMPLE, "--compare", tmp_path], f"{tmp_path}: is a folder, name a file"),
+        ([*EXAMPLE, "--html", tmp_path], f"{tmp_path}: --html is a folder, not a file to write to"),
+        ([*truth, "--detections", bad, "--csv", bad], "--csv would take the place of the file of --det"),
+        ([*EXAMPLE, "--compare", bad, "--json", link], "--json would take the place of the file of --com"),
+        ([*EXAMPLE, "--image-list", bad, "--html", bad], "place of the file of --image-list"),
+        ([*EXAMPLE, "--json", tmp_path / "x", "--csv", tmp_path / "x"], "place of the file of --json"),
     ):
         done = run(*arguments)
         assert done.returncode == 2, arguments
         assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "link.json"]
+    assert bad.read_text() == "1 58 0.5 1 2 3\n"
 
 
 def test_importing_the_classes_is_quick_and_needs_no_torch() -> None:
@@ -217,6 +227,8 @@ def test_a_configuration_runs_the_detector_first(
         (("--compare", "gone.json"), "gone.json: no such file"),
         (("--html", tmp_path / "gone" / "x.html"), "there is no folder "),
         (("--bootstrap", "-3"), "--bootstrap is -3"),
+        (("--json", tmp_path / "never" / "detections.json"), "there is no folder"),
+        (("--json", tmp_path / "c.yaml"), "--json would take the place of the file of --config"),
     ):
         refused = run(*detector[:-1], tmp_path / "never", *annotations, *option)
         assert refused.returncode == 2 and words in refused.stderr and not (tmp_path / "never").exists()
@@ -231,3 +243,5 @@ def test_a_configuration_runs_the_detector_first(
     assert json.loads((tmp_path / "c.json").read_text()) == json.loads((tmp_path / "a.json").read_text())
     none = run(*detector[:2], "--image", photos / "coffee.png", *detector[4:], *annotations)
     assert none.returncode == 2 and "error: none of the 1 images is annotated (such as " in none.stderr
+    before = run(*detector, *annotations, "--compare", tmp_path / "o" / "detections.json")
+    assert before.returncode == 2 and "--output would take the place of the file of --compare" in before.stderr
