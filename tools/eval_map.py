@@ -191,6 +191,9 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     interval = bootstrap_mean_ap(result, replicates=draws) if draws else None
     breakdown = break_down(result) if arguments.errors or arguments.html else None
     comparison = compare(result, other, replicates=draws) if other else None
+    names = arguments.detections.name, ""
+    if other:
+        names = summary.short_names(arguments.detections, arguments.compare)
     if arguments.json:  # files first: whoever reads what is printed may go away
         content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)
         summary.write_json(arguments.json, content)
@@ -200,12 +203,11 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
         from eval.report import write_report
 
         write_report(
-            arguments.html, result, title=arguments.detections.name, interval=interval, breakdown=breakdown,
-            comparison=comparison, other_title=arguments.compare.name if arguments.compare else "",
+            arguments.html, result, title=names[0], interval=interval, breakdown=breakdown,
+            comparison=comparison, other_title=names[1],
         )  # fmt: skip
     summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
     if comparison and other:
-        names = summary.short_names(arguments.detections, arguments.compare)
         summary.print_comparison(comparison, result, other, names=names)
     return 0
 

@@ -16,6 +16,7 @@ import pytest
 from detector.taxonomy import DET200
 from eval.inputs import example_files
 from eval.protocols import PROTOCOLS
+from eval.summary import short_names
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "eval_map.py"
@@ -87,8 +88,12 @@ def test_results_of_one_name_are_told_apart(run: Run, tmp_path: Path) -> None:
     for file in files:
         file.parent.mkdir()
         file.write_text(EXAMPLE_DETECTIONS.read_text())
-    done = run(*EXAMPLE[:2], "--detections", files[0], "--compare", files[1], "--bootstrap", "10")
+    page = tmp_path / "page.html"
+    pair = ("--detections", files[0], "--compare", files[1])
+    done = run(*EXAMPLE[:2], *pair, "--bootstrap", "10", "--html", page)
     assert "classes won: found/detections.txt 0, zero-shot/detections.txt 0" in done.stdout
+    assert "mean AP of zero-shot/detections.txt minus found/detections.txt" in page.read_text()
+    assert short_names(files[0], files[0]) == (files[0].as_posix(), files[0].as_posix())
 
 
 def test_everything_at_once(run: Run, tmp_path: Path) -> None:
