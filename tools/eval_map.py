@@ -23,6 +23,7 @@ from detector.command_line import BAD_INPUT, PARTLY_DONE, run
 
 # Those of eval.protocols, not imported from there so that --help need not wait for numba.
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
+OUTPUT = Path("outputs/eval")
 
 
 def main() -> int:
@@ -46,9 +47,8 @@ def main() -> int:
     add(
         "--output",
         type=Path,
-        default=Path("outputs/eval"),
         metavar="DIR",
-        help="where its detections go, default: %(default)s",
+        help=f"where its detections go, default: {OUTPUT}",
     )
     add("--resume", action="store_true", help="go on where a stopped run of it had come to")
     add("--blacklist", type=Path, metavar="FILE", help="lines `image_index wnid`: pairs to leave out")
@@ -109,6 +109,7 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
 
     if arguments.detections or not (arguments.config and arguments.image and arguments.annotations):
         raise ValueError("to run a detector give --config, --image and --annotations, and no --detections")
+    arguments.output = arguments.output or OUTPUT
     check_files(arguments)
     with warnings.catch_warnings(action="ignore"):  # `evaluate_files` tells of them
         annotations = read_annotations(
@@ -136,6 +137,10 @@ def check_files(arguments: argparse.Namespace) -> None:
     """Refuse files that are not there, and results that have no place or would take that of another file."""
     from eval.inputs import check_is_file
 
+    if not arguments.config and (arguments.output or arguments.resume):
+        raise ValueError(
+            "--output and --resume belong to the run of a detector, which needs --config and --image"
+        )
     for path in filter(None, (arguments.detections, arguments.compare)):
         check_is_file(path)
     names = ("detections", "compare", "annotations", "image_list", "blacklist", "config")

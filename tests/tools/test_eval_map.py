@@ -150,6 +150,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         ([*truth, "--detections", tmp_path / "none.txt"], "none.txt: no such file or directory"),
         ([*truth], "--detections is missing"),
         ([*EXAMPLE, "--iou", "50"], "the IoU threshold is 50"),
+        ([*EXAMPLE, "--iou", "0.7", "--protocol", "coco"], "averages over IoU 0.50 to 0.95 and takes no"),
+        ([*EXAMPLE, "--output", tmp_path / "o"], "--output and --resume belong to the run of a detector"),
+        ([*EXAMPLE, "--resume"], "--output and --resume belong to the run of a detector"),
         ([*EXAMPLE, "--bootstrap", "-3"], "--bootstrap is -3, but must be at least 0"),
         ([*EXAMPLE, "--engine", "pycocotools"], "pycocotools is for coco"),
         ([*EXAMPLE, "--json", tmp_path / "no" / "folder.json"], "there is no folder"),
@@ -249,4 +252,6 @@ def test_a_configuration_runs_the_detector_first(
     none = run(*detector[:2], "--image", photos / "coffee.png", *detector[4:], *annotations)
     assert none.returncode == 2 and "error: none of the 1 images is annotated (such as " in none.stderr
     before = run(*detector, *annotations, "--compare", tmp_path / "o" / "detections.json")
-    assert before.returncode == 2 and "--output would take the place of the file of --compare" in before.stderr
+    assert (
+        before.returncode == 2 and "--output would take the place of the file of --compare" in before.stderr
+    )
