@@ -122,7 +122,7 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
         arguments.image,
         output=arguments.output,
         image_list=arguments.image_list,
-        only=None if arguments.image_list else annotations.images,
+        only=annotations.images,
         known=annotations.categories,
         resume=arguments.resume,
         pictures=False,

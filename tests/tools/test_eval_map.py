@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from detector.taxonomy import DET200
+from eval import ilsvrc, inputs
 from eval.inputs import example_files
 from eval.protocols import PROTOCOLS
 from eval.summary import short_names
@@ -249,6 +250,13 @@ def test_a_configuration_runs_the_detector_first(
     beside = run(*detector[:2], "--image", photos, *detector[4:], *annotations, "--json", tmp_path / "c.json")
     assert re.match(r"\d+ of \d+ images are not annotated: left out\n", beside.stderr)
     assert json.loads((tmp_path / "c.json").read_text()) == json.loads((tmp_path / "a.json").read_text())
+    ilsvrc.write_annotations(tmp_path / "xml", inputs.read_annotations(tmp_path / "truth.json"))
+    (tmp_path / "list.txt").write_text("photos/chelsea 5\n")
+    listed = ("--annotations", tmp_path / "xml", "--image-list", tmp_path / "list.txt")
+    beside = run(*detector[:2], "--image", photos, *detector[4:], *listed)
+    assert beside.returncode == 0 and re.match(
+        r"\d+ of \d+ images are not annotated: left out\n", beside.stderr
+    )
     none = run(*detector[:2], "--image", photos / "coffee.png", *detector[4:], *annotations)
     assert none.returncode == 2 and "error: none of the 1 images is annotated (such as " in none.stderr
     before = run(*detector, *annotations, "--compare", tmp_path / "o" / "detections.json")
