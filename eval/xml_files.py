@@ -12,6 +12,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 
 from eval.atomic import writing
 from eval.dataset import Annotations, ImageSet
+from eval.image_names import image_stem
 
 _BLOCK = 512  # tar's unit
 _PAX_CHANGES_MEMBER = re.compile(rb" (path|linkpath|size|hdrcharset|GNU\.sparse[^=]*)=")
@@ -296,11 +298,22 @@ def write_objects(
 ) -> None:
     """Write `name.xml` for every image: inclusive corners that count from `first_pixel` (0 ILSVRC, 1 VOC).
 
-    class_names (C,) replace the labels; sizes (I,) are (width, height), left out of the files if unknown.
+    class_names (C,) replace the labels; sizes (I,) are (width, height), left out of the files if unknown. What is
+    narrower than a pixel becomes one. XML knows no crowds: they are written as difficult, which VOC's rules pass over
+    while ILSVRC's count them as objects.
+
+    Raises ValueError, before anything is written, for two images that would have one file.
     """
+    stems = [image_stem(name) for name in annotations.images.names]
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem, count in Counter(stems).items() if count > 1)
+        raise ValueError(f"{folder}: two images would be written to {twice}.xml")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    shift = np.array([0, 0, *[0 if annotations.last_pixel else -1] * 2]) + first_pixel
+    boxes = annotations.boxes + first_pixel
+    if not annotations.last_pixel:
+        boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, boxes[:, :2])
+    difficult = annotations.difficult | annotations.crowd
     by_image = np.argsort(annotations.image, kind="stable")
     start = np.searchsorted(annotations.image[by_image], np.arange(len(annotations.images) + 1))
     for number, name in enumerate(annotations.images.names):
@@ -313,13 +326,11 @@ def write_objects(
         for g in by_image[start[number] : start[number + 1]]:
             element = ElementTree.SubElement(root, "object")
             ElementTree.SubElement(element, "name").text = class_names[annotations.label[g]]
-            if annotations.difficult[g]:
+            if difficult[g]:
                 ElementTree.SubElement(element, "difficult").text = "1"
             box = ElementTree.SubElement(element, "bndbox")
-            for tag, value in zip(
-                ("xmin", "ymin", "xmax", "ymax"), annotations.boxes[g] + shift, strict=True
-            ):
+            for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), boxes[g], strict=True):
                 ElementTree.SubElement(box, tag).text = f"{value:.12g}"
         ElementTree.indent(root, "\t")
-        with writing(target / f"{PurePosixPath(name).stem}.xml") as file:
+        with writing(target / f"{stems[number]}.xml") as file:
             file.write(ElementTree.tostring(root, encoding="unicode") + "\n")

@@ -7,9 +7,11 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from eval import inputs
+from eval import inputs, voc
+from eval.dataset import Annotations, Category, ImageSet, make_annotations
 from eval.xml_files import iterate_xml_files
 
 XML = """<annotation>
@@ -88,3 +90,26 @@ def test_shadows_of_macos_are_passed_over_in_folders_too(tmp_path: Path) -> None
     (tmp_path / "a.xml").write_text(XML)
     (tmp_path / "._a.xml").write_bytes(b"\0\5\x16\7")
     assert inputs.read_annotations(tmp_path).images.names == ("a",)
+
+
+def annotations_of(names: tuple[str, ...], **flags: list[bool]) -> Annotations:
+    """A box of less than a pixel in each image, of VOC's first class."""
+    count = len(names)
+    return make_annotations(
+        ImageSet(np.arange(1, count + 1), names), [Category(1, "aeroplane")], image=range(count),
+        label=[0] * count, boxes=[[3, 4, 3.25, 9]] * count, last_pixel=False, **flags,
+    )  # fmt: skip
+
+
+def test_narrow_boxes_and_crowds_are_written_so_that_they_can_be_read(tmp_path: Path) -> None:
+    voc.write_annotations(tmp_path, annotations_of(("a.v2.jpg", "b"), crowd=[True, False]))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.v2.xml", "b.xml"]
+    back = inputs.read_annotations(tmp_path)
+    assert back.images.names == ("a.v2", "b")
+    assert back.boxes.tolist() == [[3, 4, 3, 8]] * 2 and back.difficult.tolist() == [True, False]
+
+
+def test_two_images_of_one_file_name_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"xml: two images would be written to 1\.xml"):
+        voc.write_annotations(tmp_path / "xml", annotations_of(("a/1.jpg", "b/1.jpg")))
+    assert not (tmp_path / "xml").exists()
