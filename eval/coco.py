@@ -43,9 +43,9 @@ class CocoFile(NamedTuple):
 def read_annotations(path: str | Path) -> Annotations:
     """Read COCO instances (`images`, `categories`, `annotations` with `bbox`), plain or gzipped.
 
-    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (to ignore, whatever
-    its class) becomes a crowd of every class. Raises ValueError, naming the file and the entry, for
-    what is missing, unknown, not finite or listed twice.
+    `iscrowd` boxes are kept as crowds, others whose `ignore` is 1 as difficult. A crowd of category 0 that is in no
+    category list (to ignore, whatever its class) becomes a crowd of every class. Raises ValueError, naming the file
+    and the entry, for what is missing, unknown, not finite or listed twice.
     """
     file = read_file(path)
     if file.images is None or file.categories is None:
@@ -82,6 +82,7 @@ def read_annotations(path: str | Path) -> Annotations:
         last_pixel=False,
         areas=areas,
         crowd=crowd[rows] == 1,
+        difficult=(records.ignore & (crowd != 1))[rows],
         coco_areas=np.where(has_area, records.areas[rows], areas),
     )
 
@@ -207,6 +208,7 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
             raise ValueError(f"{path}: `{name}` is not a list")
     rows = data["annotations"]
     whole, boxes = np.zeros((4, len(rows)), np.int64), np.zeros((len(rows), 4))
+    ignore = np.array([isinstance(row, dict) and row.get("ignore") == 1 for row in rows], np.bool_)
     scores, areas, present = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), np.uint8)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -240,7 +242,9 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
             elif value is not None:
                 raise ValueError(f"{path}: entry {number + 1} has {name} {value!r}, expected a number")
     return CocoFile(
-        Records(whole, boxes, scores, areas, present, len(text)), data.get("images"), data.get("categories")
+        Records(whole, boxes, scores, areas, present, ignore, len(text)),
+        data.get("images"),
+        data.get("categories"),
     )
 
 

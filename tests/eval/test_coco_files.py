@@ -2,11 +2,13 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from random_scenes import random_scene
 
-from eval import inputs
+from eval import coco, inputs
 
 TRUTH = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -58,6 +60,15 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         path.write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=rf"truth.json: {message}"):
             inputs.read_annotations(path)
+
+
+def test_difficult_boxes_and_crowds_are_written_and_read(tmp_path: Path) -> None:
+    truth = random_scene(3).annotations
+    truth = replace(truth, difficult=truth.difficult & ~truth.crowd)
+    assert truth.difficult.any() and truth.crowd.any()
+    coco.write_annotations(tmp_path / "truth.json", truth)
+    back = inputs.read_annotations(tmp_path / "truth.json")
+    assert back.difficult.tolist() == truth.difficult.tolist() and back.crowd.tolist() == truth.crowd.tolist()
 
 
 def test_two_images_are_not_taken_for_one(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ records = st.lists(
             "score": st.floats(-10, 10),
             "area": st.floats(0, 1e9),
             "iscrowd": st.integers(0, 1),
+            "ignore": st.integers(0, 2),
             "id": st.integers(0, 10**12),
             "segmentation": json_values,
             "boxy": json_values,
@@ -190,6 +191,7 @@ def assert_records(parsed: json_parser.Records, rows: list[dict]) -> None:
                 assert bool(flags & (1 << column)) == (name in row)
             if name in row or name == "iscrowd":
                 assert value == row.get(name, 0)
+    assert parsed.ignore.tolist() == [row.get("ignore") == 1 for row in rows]
     for values, flag, name in ((parsed.scores, 16, "score"), (parsed.areas, 32, "area")):
         for value, flags, row in zip(values.tolist(), parsed.present, rows, strict=True):
             assert bool(flags & flag) == (name in row)
@@ -220,8 +222,8 @@ def test_other_layouts_are_left_to_python(text: str) -> None:
 
 
 def test_python_reads_what_the_compiled_parser_leaves(tmp_path: Path) -> None:
-    plain = [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]
-    odd = '[{"\\u0069mage_id": 1.0, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'
+    plain = [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5, "ignore": 1}]
+    odd = '[{"\\u0069mage_id": 1.0, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5, "ignore": true}]'
     contents = {
         "a.json": json.dumps(plain).encode(),
         "b.json": odd.encode(),
