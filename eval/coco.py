@@ -3,6 +3,7 @@
 import itertools
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,7 +129,10 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         own_categories = read_categories(path, file.categories)
         own_ids = np.array([category.id for category in own_categories], np.int64)
         own = _known(path, "detection", "category_id", category_ids, own_ids)
-        translation = translate_categories(own_categories, annotations.categories)
+        try:
+            translation = translate_categories(own_categories, annotations.categories)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         label = translation[own]
         if label.min() < 0:
             strange = sorted({own_categories[k].name for k in np.unique(own[label < 0])})
@@ -341,21 +345,31 @@ def read_categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Catego
 
 
 def translate_categories(own: Sequence[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:
-    """Where among the `known` categories each of the `own` (K,) stands, by WNID, name or id; -1 for none."""
-    by_wnid = {category.wnid: label for label, category in enumerate(known) if category.wnid}
-    by_name = {category.name: label for label, category in enumerate(known)}
+    """Where among the `known` categories each of the `own` (K,) stands, by WNID, name or id; -1 for none.
+
+    Raises:
+        ValueError: Several have the WNID or name of one, and none of these has its id.
+    """
+    by_wnid: dict[str, list[int]] = defaultdict(list)
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for label, category in enumerate(known):
+        by_wnid[category.wnid].append(label)
+        by_name[category.name].append(label)
     by_id = {category.id: label for label, category in enumerate(known)}
     found = []
     for category in own:
-        label = (
-            by_wnid.get(category.wnid, by_name.get(category.name))
-            if category.wnid
-            else by_name.get(category.name)
-        )
-        found.append(
-            by_id.get(category.id, -1) if label is None and category.name == str(category.id) else label
-        )
-    return np.array([-1 if label is None else label for label in found], np.int32)
+        labels = (category.wnid and by_wnid.get(category.wnid)) or by_name.get(category.name) or []
+        alike = len(labels)
+        if alike > 1:
+            labels = [label for label in labels if known[label].id == category.id]
+        if alike and not labels:
+            raise ValueError(
+                f"the annotations have {alike} classes {category.name!r}, none of them with the id {category.id}"
+            )
+        if not alike and category.name == str(category.id):
+            labels = [by_id.get(category.id, -1)]
+        found.append(labels[0] if labels else -1)
+    return np.array(found, np.int32)
 
 
 def as_instances(annotations: Annotations) -> dict[str, Any]:
