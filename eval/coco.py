@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -193,7 +194,7 @@ def _take_apart(text: npt.NDArray[np.uint8]) -> CocoFile | None:
                 if records is None or not lists:
                     return None
                 return CocoFile(records, found.get("images"), found.get("categories"))
-    except (json.JSONDecodeError, UnicodeDecodeError):  # said by who reads it slowly
+    except (ValueError, RecursionError):  # said by who reads it slowly
         return None
     return None
 
@@ -201,7 +202,7 @@ def _take_apart(text: npt.NDArray[np.uint8]) -> CocoFile | None:
 def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFile:
     try:
         data = json.loads(bytes(text))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if isinstance(data, list):
         data = {"annotations": data}
@@ -236,12 +237,12 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
                 raise ValueError(
                     f"{path}: entry {number + 1} has bbox {box!r}, expected four numbers x, y, w, h"
                 )
-            boxes[number] = box
+            boxes[number] = [_as_float(value) for value in box]
             present[number] |= HAS_BOX
         for array, name, flag in ((scores, "score", HAS_SCORE), (areas, "area", HAS_AREA)):
             value = row.get(name)
             if isinstance(value, int | float):
-                array[number] = value
+                array[number] = _as_float(value)
                 present[number] |= flag
             elif value is not None:
                 raise ValueError(f"{path}: entry {number + 1} has {name} {value!r}, expected a number")
@@ -250,6 +251,14 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
         data.get("images"),
         data.get("categories"),
     )
+
+
+def _as_float(value: float) -> float:
+    """The nearest float64; infinity, which no reader takes, for a whole number beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_records(path: str | Path, records: Records, needed: int) -> None:

@@ -40,6 +40,7 @@ def test_bad_results_are_named(tmp_path: Path, case: str) -> None:
 
 def test_bad_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
+    slow = json.dumps(TRUTH).replace("image_id", "\\u0069mage_id")  # not read by the compiled parser
     twice = {**TRUTH, "images": TRUTH["images"] * 2}
     for content, message in (
         ('{"images": [', "not valid JSON"),
@@ -56,6 +57,9 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         (json.dumps({**TRUTH, "categories": [{"id": 10**20}]}), "a category has no whole number as `id`"),
         (json.dumps(TRUTH).replace('"image_id": 1', f'"image_id": {10**20}'), "entry 1 has image_id 10"),
         (json.dumps(TRUTH).replace("[0, 0, 9, 9]", "[0, 0, 1e999, 9]"), ".* not a finite number"),
+        (slow.replace("[0, 0, 9, 9]", f"[0, 0, {10**400}, 9]"), "entry 1 .* not a finite number"),
+        (slow.replace("[0, 0, 9, 9]", f"[0, 0, {'1' * 5000}, 9]"), "not valid JSON: Exceeds the limit"),
+        (slow.replace('"x"', "[" * 100_000), "not valid JSON"),
     ):
         path.write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=rf"truth.json: {message}"):

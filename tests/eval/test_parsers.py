@@ -115,6 +115,15 @@ def test_lines_in_chunks_are_those_in_one_piece(monkeypatch: pytest.MonkeyPatch)
     assert len(parts.scores) == 3000
 
 
+def test_numbers_that_python_rounds_may_be_many() -> None:
+    for count in (10, 1000):
+        text = "\n".join(f"{n} 1 {n + 1}e-200 1e-99 2e-99 3e-99 4e-99" for n in range(count))
+        parsed = parse_rows(as_bytes(text))
+        assert parsed.bad_line == -1
+        assert parsed.scores.tolist() == [float(f"{n + 1}e-200") for n in range(count)]
+        assert parsed.boxes[-1].tolist() == [1e-99, 2e-99, 3e-99, 4e-99]
+
+
 @pytest.mark.parametrize(
     "line",
     [
