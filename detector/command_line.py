@@ -23,16 +23,27 @@ def run(command: Callable[[], int]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return command()
-    except BrokenPipeError:  # the reader of our output (`| head`) has gone: not an error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich turns it into an exit with 1
+            return _reader_gone()
+        raise
     except (ValueError, OSError) as error:
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _reader_gone() -> int:
+    """The exit code where the reader of our output (`| head`) has gone, which is not an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def one_sentence(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from detector.images import ImageFile, read_image
 from detector.rcnn import RCNN
 from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
+from eval.image_names import image_stem
 
 _PICTURE = re.compile(r".*_detections(-\d+)?\.jpg")
 
@@ -47,18 +48,26 @@ def plan(
     """Number the images and name their pictures.
 
     Args:
-        indices: Number of each image by its file name without suffix (an ILSVRC image list); without it images
-            are numbered from 1 in their order.
+        indices: Number of each image by its file name without suffix (an ILSVRC image list, whose names may have
+            folders before them); without it images are numbered from 1 in their order.
 
     Returns:
         The tasks, and by image why it got none.
+
+    Raises:
+        ValueError: Two names of the list differ in their folders only.
     """
+    if indices is not None:
+        stems = {image_stem(name): index for name, index in indices.items()}
+        if len(stems) != len(indices):
+            raise ValueError("the image list has two images of the same name in different folders")
+        indices = stems
     tasks: list[Task] = []
     failures: dict[str, str] = {}
     taken: set[Path] = set()
     numbered: dict[int, str] = {}
     for position, image in enumerate(images, start=1):
-        image_id = position if indices is None else indices.get(image.path.stem)
+        image_id = position if indices is None else indices.get(image_stem(image.path))
         if image_id is None:
             failures[image.name] = f"{image.name}: is not in the image list"
         elif image_id in numbered:

@@ -14,9 +14,22 @@ def temporary_name(path: str | Path) -> Iterator[Path]:
 
     It ends in `.part`, so that nobody who looks for files like `path` takes what a killed process left for one.
 
-    After an error nothing new is left and an older file of that name is untouched.
+    After an error nothing new is left and an older file of that name is untouched. A link stays one, what it points
+    to is replaced. A device or pipe (/dev/null, /dev/stdout) is no file that could be: it is given to write to itself.
+
+    Raises:
+        OSError: There is no folder to write it to, `path` is a folder, or what this program prints goes there.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target}: is a folder, not a file to write to")
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    if _is_our_output(target):
+        raise FileExistsError(f"{target}: what this program prints goes into this file")
+    if target.is_symlink():
+        target = Path(os.path.realpath(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder {target.parent} to write it to")
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
@@ -30,6 +43,14 @@ def temporary_name(path: str | Path) -> Iterator[Path]:
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _is_our_output(target: Path) -> bool:
+    """Whether standard output was redirected into this file, which a new one would take the place of."""
+    try:
+        return os.path.samestat(target.stat(), os.fstat(1))
+    except OSError:  # no such file yet, or nothing to print to
+        return False
 
 
 @contextmanager

@@ -101,9 +101,10 @@ def _draws(images: int, replicates: int, seed: int) -> npt.NDArray[np.uint16]:
     if replicates < 1:
         raise ValueError(f"{replicates} bootstrap draws, expected 1 or more")
     rng = np.random.default_rng(seed)
-    return np.stack(
-        [np.bincount(rng.integers(0, images, images), minlength=images) for _ in range(replicates)]
-    ).astype(np.uint16)
+    weights = np.empty((replicates, images), np.uint16)
+    for row in weights:
+        row[:] = np.bincount(rng.integers(0, images, images), minlength=images)
+    return weights
 
 
 def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,9 +45,9 @@ class CocoFile(NamedTuple):
 def read_annotations(path: str | Path) -> Annotations:
     """Read COCO instances (`images`, `categories`, `annotations` with `bbox`), plain or gzipped.
 
-    `iscrowd` boxes are kept as crowds. A crowd of category 0 that is in no category list (to ignore, whatever
-    its class) becomes a crowd of every class. Raises ValueError, naming the file and the entry, for
-    what is missing, unknown, not finite or listed twice.
+    `iscrowd` boxes are kept as crowds, others whose `ignore` is 1 as difficult. A crowd of category 0 that is in no
+    category list (to ignore, whatever its class) becomes a crowd of every class. Raises ValueError, naming the file
+    and the entry, for what is missing, unknown, not finite or listed twice.
     """
     file = read_file(path)
     if file.images is None or file.categories is None:
@@ -82,6 +84,7 @@ def read_annotations(path: str | Path) -> Annotations:
         last_pixel=False,
         areas=areas,
         crowd=crowd[rows] == 1,
+        difficult=(records.ignore & (crowd != 1))[rows],
         coco_areas=np.where(has_area, records.areas[rows], areas),
     )
 
@@ -127,7 +130,10 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         own_categories = read_categories(path, file.categories)
         own_ids = np.array([category.id for category in own_categories], np.int64)
         own = _known(path, "detection", "category_id", category_ids, own_ids)
-        translation = translate_categories(own_categories, annotations.categories)
+        try:
+            translation = translate_categories(own_categories, annotations.categories)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         label = translation[own]
         if label.min() < 0:
             strange = sorted({own_categories[k].name for k in np.unique(own[label < 0])})
@@ -188,7 +194,7 @@ def _take_apart(text: npt.NDArray[np.uint8]) -> CocoFile | None:
                 if records is None or not lists:
                     return None
                 return CocoFile(records, found.get("images"), found.get("categories"))
-    except (json.JSONDecodeError, UnicodeDecodeError):  # said by who reads it slowly
+    except (ValueError, RecursionError):  # said by who reads it slowly
         return None
     return None
 
@@ -196,7 +202,7 @@ def _take_apart(text: npt.NDArray[np.uint8]) -> CocoFile | None:
 def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFile:
     try:
         data = json.loads(bytes(text))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
     if isinstance(data, list):
         data = {"annotations": data}
@@ -207,6 +213,7 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
             raise ValueError(f"{path}: `{name}` is not a list")
     rows = data["annotations"]
     whole, boxes = np.zeros((4, len(rows)), np.int64), np.zeros((len(rows), 4))
+    ignore = np.array([isinstance(row, dict) and row.get("ignore") == 1 for row in rows], np.bool_)
     scores, areas, present = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), np.uint8)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -230,18 +237,28 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
                 raise ValueError(
                     f"{path}: entry {number + 1} has bbox {box!r}, expected four numbers x, y, w, h"
                 )
-            boxes[number] = box
+            boxes[number] = [_as_float(value) for value in box]
             present[number] |= HAS_BOX
         for array, name, flag in ((scores, "score", HAS_SCORE), (areas, "area", HAS_AREA)):
             value = row.get(name)
             if isinstance(value, int | float):
-                array[number] = value
+                array[number] = _as_float(value)
                 present[number] |= flag
             elif value is not None:
                 raise ValueError(f"{path}: entry {number + 1} has {name} {value!r}, expected a number")
     return CocoFile(
-        Records(whole, boxes, scores, areas, present, len(text)), data.get("images"), data.get("categories")
+        Records(whole, boxes, scores, areas, present, ignore, len(text)),
+        data.get("images"),
+        data.get("categories"),
     )
+
+
+def _as_float(value: float) -> float:
+    """The nearest float64; infinity, which no reader takes, for a whole number beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_records(path: str | Path, records: Records, needed: int) -> None:
@@ -337,21 +354,31 @@ def read_categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Catego
 
 
 def translate_categories(own: Sequence[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:
-    """Where among the `known` categories each of the `own` (K,) stands, by WNID, name or id; -1 for none."""
-    by_wnid = {category.wnid: label for label, category in enumerate(known) if category.wnid}
-    by_name = {category.name: label for label, category in enumerate(known)}
+    """Where among the `known` categories each of the `own` (K,) stands, by WNID, name or id; -1 for none.
+
+    Raises:
+        ValueError: Several have the WNID or name of one, and none of these has its id.
+    """
+    by_wnid: dict[str, list[int]] = defaultdict(list)
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for label, category in enumerate(known):
+        by_wnid[category.wnid].append(label)
+        by_name[category.name].append(label)
     by_id = {category.id: label for label, category in enumerate(known)}
     found = []
     for category in own:
-        label = (
-            by_wnid.get(category.wnid, by_name.get(category.name))
-            if category.wnid
-            else by_name.get(category.name)
-        )
-        found.append(
-            by_id.get(category.id, -1) if label is None and category.name == str(category.id) else label
-        )
-    return np.array([-1 if label is None else label for label in found], np.int32)
+        labels = (category.wnid and by_wnid.get(category.wnid)) or by_name.get(category.name) or []
+        alike = len(labels)
+        if alike > 1:
+            labels = [label for label in labels if known[label].id == category.id]
+        if alike and not labels:
+            raise ValueError(
+                f"the annotations have {alike} classes {category.name!r}, none of them with the id {category.id}"
+            )
+        if not alike and category.name == str(category.id):
+            labels = [by_id.get(category.id, -1)]
+        found.append(labels[0] if labels else -1)
+    return np.array(found, np.int32)
 
 
 def as_instances(annotations: Annotations) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from eval.dataset import Annotations, Bools, Detections, Floats, Int32s, Ints, i
 from eval.evaluation import ClassResult, Evaluation
 from eval.matching import (
     FALSE_POSITIVE,
-    FREE_BOXES,
     IGNORED,
     TRUE_POSITIVE,
     Matches,
@@ -109,9 +108,7 @@ def match_coco(detections: Detections, annotations: Annotations) -> tuple[Matche
     outcome = np.full((len(IOU_THRESHOLDS), len(order)), FALSE_POSITIVE, np.int8)
     positives = _run(detections, annotations, order, class_start, by_score, outcome, matched).positives[:, 0]
     thresholds = np.full(len(annotations.label), IOU_THRESHOLDS[0])
-    matches = Matches(
-        by_score, outcome[0], matched, class_start, positives, ~annotations.crowd, thresholds, FREE_BOXES
-    )
+    matches = Matches(by_score, outcome[0], matched, class_start, positives, ~annotations.crowd, thresholds)
     return matches, outcome
 
 

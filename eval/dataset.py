@@ -47,26 +47,26 @@ class ImageSet:
         return len(self.ids)
 
     def positions_of(self, names: Iterable[str]) -> Int32s:
-        """Where images of these names (N,) stand here: same name, else same unique stem; -1 for none."""
-        by_name = {name: position for position, name in enumerate(self.names)}
+        """Where images of these names (N,) stand here: same unique name, else same unique stem; -1 for none."""
+        by_name: dict[str, int] = {}
         by_stem: dict[str, int] = {}
         for position, name in enumerate(self.names):
-            stem = image_stem(name)
-            by_stem[stem] = -1 if stem in by_stem else position
+            for known, key in ((by_name, name), (by_stem, image_stem(name))):
+                known[key] = -1 if key in known else position
         return np.array([by_name.get(name, by_stem.get(image_stem(name), -1)) for name in names], np.int32)
 
     def distinct_positions_of(self, names: Sequence[str]) -> Int32s:
         """As `positions_of`, of images that are not the same.
 
         Raises:
-            ValueError: Two of them would be one image here.
+            ValueError: Two of them would be one image here, also if they share their name.
         """
         found = self.positions_of(names)
-        first: dict[int, str] = {}
-        for name, position in zip(names, found.tolist(), strict=True):
-            if position >= 0 and first.setdefault(position, name) != name:
+        first: dict[int, int] = {}
+        for number, position in enumerate(found.tolist()):
+            if position >= 0 and (other := first.setdefault(position, number)) != number:
                 raise ValueError(
-                    f"{first[position]} and {name} would both be {self.names[position]} of the annotations;"
+                    f"{names[other]} and {names[number]} would both be {self.names[position]} of the annotations;"
                     " evaluate one of them, or name images in the annotations by folder and file"
                 )
         return found

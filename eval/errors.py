@@ -17,7 +17,7 @@ from eval.average_precision import average_precisions, class_average_precisions
 from eval.coco_metrics import match_coco
 from eval.dataset import Floats, Ints, in_convention_of
 from eval.evaluation import Evaluation
-from eval.matching import BEST_BOX, FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
+from eval.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
 
 DUPLICATE, LOCALISATION, CONFUSION, BACKGROUND = 0, 1, 2, 3
 CAUSES = ("duplicate", "localisation", "confusion", "background", "missed")
@@ -66,7 +66,7 @@ def break_down(result: Evaluation) -> ErrorBreakdown:
     cause, target = _causes(
         matches.order, matches.outcome, label, detections.image, detections.boxes, detections.areas,
         by_image, image_start, annotations.label, annotations.boxes, annotations.areas, matches.counted,
-        matches.thresholds, matches.rule == BEST_BOX, float(annotations.last_pixel), _LEAST_OVERLAP,
+        matches.thresholds, float(annotations.last_pixel), _LEAST_OVERLAP,
     )  # fmt: skip
     scores = detections.scores[matches.order]
     missed = matches.counted & ~hit
@@ -130,7 +130,7 @@ def _mean(aps: Floats) -> float:
 def _causes(
     order, outcome, label, image, boxes, areas,
     by_image, image_start, true_label, true_boxes, true_areas, counted,
-    thresholds, strict, extent, least,
+    thresholds, extent, least,
 ):  # fmt: skip
     """Cause (D,) of each false positive and the box (D,) that a correction would hit, -1 for none."""
     cause = np.full(len(order), _NONE, np.int8)
@@ -152,7 +152,7 @@ def _causes(
                 continue
             iou = width * height / (areas[d] + true_areas[g] - width * height)
             same = true_label[g] == label[i]
-            if same and (iou > thresholds[g] or (iou == thresholds[g] and not strict)):
+            if same and iou >= thresholds[g]:
                 taken = True  # or this detection would be a hit
             if iou > best_iou or (iou == best_iou and (best == _NONE or (same and not best_same))):
                 best, best_iou, best_same = g, iou, same

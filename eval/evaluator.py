@@ -59,7 +59,8 @@ class DetectionEvaluator:
         """Add one image: boxes (N, 4), scores and labels (N,), true_boxes (G, 4), true_labels (G,).
 
         crowd, difficult (G,) flag boxes that count neither way. Raises ValueError for an image that was given
-        before, labels outside the categories, and shapes that do not go together.
+        before, labels outside the categories, shapes that do not go together, numbers that are not finite, and true
+        boxes with x2 < x1 or y2 < y1.
         """
         if image_id in self._images:
             raise ValueError(f"image {image_id} was given twice; call reset() between two rounds")
@@ -77,6 +78,11 @@ class DetectionEvaluator:
             raise ValueError(f"image {image_id}: boxes, scores and labels differ in number")
         if {len(row[name]) for name in ("true_labels", "crowd", "difficult")} != {boxes_there}:
             raise ValueError(f"image {image_id}: true boxes, their labels and flags differ in number")
+        for name in ("boxes", "scores", "true_boxes"):
+            if not np.isfinite(row[name]).all():
+                raise ValueError(f"image {image_id}: {name} must be finite numbers")
+        if (row["true_boxes"][:, 2:] < row["true_boxes"][:, :2]).any():
+            raise ValueError(f"image {image_id}: a true box has x2 < x1 or y2 < y1")
         for name in ("labels", "true_labels"):
             if len(row[name]) and not (row[name].min() >= 0 and row[name].max() < len(self.categories)):
                 raise ValueError(f"image {image_id}: {name} must lie in 0..{len(self.categories) - 1}")

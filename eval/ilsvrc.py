@@ -40,7 +40,8 @@ _LABEL_BY_WNID = {row.wnid: row.det_id - 1 for row in DET_CLASSES}
 def read_image_list(path: str | Path) -> dict[str, int]:
     """Read lines `name index` (val.txt of the development kit) into {name: index}, in the file's order.
 
-    Raises ValueError, naming file and line, for other lines and for a name or index that comes twice.
+    Raises ValueError, naming file and line, for other lines, for indices of more than 18 digits and for a name or
+    index that comes twice.
     """
     indices: dict[str, int] = {}
     seen: set[int] = set()
@@ -48,7 +49,7 @@ def read_image_list(path: str | Path) -> dict[str, int]:
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not words[1].isdecimal():
+        if len(words) != 2 or not _is_index(words[1]):
             raise ValueError(f"{path}:{number}: expected `name index`, found {_shown(line)}")
         name, index = words[0], int(words[1])
         if name in indices or index in seen:
@@ -67,7 +68,7 @@ def read_blacklist(path: str | Path) -> list[tuple[int, int]]:
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not words[0].isdecimal():
+        if len(words) != 2 or not _is_index(words[0]):
             raise ValueError(f"{path}:{number}: expected `image_index wnid`, found {_shown(line)}")
         if words[1] not in _LABEL_BY_WNID:
             raise ValueError(f"{path}:{number}: {words[1]} is none of the 200 DET classes")
@@ -161,9 +162,14 @@ def write_detections(
 
 def _read_text(path: str | Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file") from error
+
+
+def _is_index(word: str) -> bool:
+    """Whether a word is a whole number that every reader here takes: 64 bits hold 18 digits."""
+    return word.isdecimal() and len(word) <= 18
 
 
 def _shown(line: str) -> str:

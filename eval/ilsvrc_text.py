@@ -1,5 +1,6 @@
 """Reading of the ILSVRC submission text, plain or gzipped."""
 
+import codecs
 import gzip
 import mmap
 import warnings
@@ -47,7 +48,15 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
 
 
 def map_bytes(path: str | Path) -> Bytes:
-    """The bytes of a file (unpacked if gzipped) as a read-only array, without a copy where possible."""
+    """The bytes of a file (unpacked if gzipped) as a read-only array, without a copy where possible.
+
+    A byte order mark at the beginning, which some editors write, is left out.
+    """
+    content = _map_all_bytes(path)
+    return content[3:] if bytes(content[:3]) == codecs.BOM_UTF8 else content
+
+
+def _map_all_bytes(path: str | Path) -> Bytes:
     with Path(path).open("rb") as file:
         if file.read(2) == b"\x1f\x8b":
             file.seek(0)

@@ -40,12 +40,25 @@ def read_annotations(
 
 
 def read_detections(source: str | Path, annotations: Annotations) -> Detections:
-    """Detections from the ILSVRC submission text, COCO results or detections.json, plain or gzipped."""
+    """Detections from the ILSVRC submission text, COCO results or detections.json, plain or gzipped.
+
+    Raises ValueError or OSError in one sentence.
+    """
+    check_is_file(source)
     if is_json(source):
         return coco.read_detections(source, annotations)
     if annotations.images.made_up:
         raise ValueError(f"{source}: it names images by index, so the image list is needed too")
     return ilsvrc_text.read_detections(source, annotations)
+
+
+def check_is_file(source: str | Path) -> None:
+    """Refuse a folder, and what is not there, as detections: raises OSError in one sentence."""
+    path = Path(source)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, name a file such as {path / 'detections.json'}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or directory")
 
 
 def example_files() -> tuple[Path, Path]:

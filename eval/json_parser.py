@@ -20,6 +20,7 @@ from eval.json_template import (
     CATEGORY,
     CROWD,
     ID,
+    IGNORE,
     IMAGE,
     NO_TEMPLATE,
     SCORE,
@@ -30,13 +31,13 @@ from eval.json_template import (
 from eval.number_parser import ASK_PYTHON, OK, parse_integer, parse_number
 from eval.parallel import thread_count, thread_map
 
-HAS_ID, HAS_IMAGE, HAS_CATEGORY, HAS_BOX, HAS_SCORE, HAS_AREA = 1, 2, 4, 8, 16, 32
+HAS_ID, HAS_IMAGE, HAS_CATEGORY, HAS_BOX, HAS_SCORE, HAS_AREA, HAS_IGNORE = 1, 2, 4, 8, 16, 32, 64
 _QUOTE, _BACKSLASH, _COMMA, _COLON = 34, 92, 44, 58
 _OPEN, _CLOSE, _OPEN_ARRAY, _CLOSE_ARRAY = 123, 125, 91, 93
 _CHUNK_BYTES = 1 << 22
 _KEYS = tuple(
     np.frombuffer(key, np.uint8).copy()
-    for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"score", b"area", b"bbox")
+    for key in (b"id", b"image_id", b"category_id", b"iscrowd", b"ignore", b"score", b"area", b"bbox")
 )
 
 
@@ -48,6 +49,7 @@ class Records(NamedTuple):
     scores: npt.NDArray[np.float64]  # (N,)
     areas: npt.NDArray[np.float64]  # (N,)
     present: npt.NDArray[np.uint8]  # (N,) HAS_ID | HAS_IMAGE | ...
+    ignore: npt.NDArray[np.bool_]  # (N,) whether `ignore` is there and 1
     end: int
 
 
@@ -160,6 +162,9 @@ def _parse_objects(
                 target = ID
             elif length == 7 and _is_key(text, begin, keys[CROWD]):
                 target = CROWD
+            elif length == 6 and _is_key(text, begin, keys[IGNORE]):
+                target = IGNORE
+                seen |= HAS_IGNORE
             if count > 0:
                 for i in range(count):
                     begin = at
@@ -237,8 +242,9 @@ def parse_records(text: npt.NDArray[np.uint8], start: int, *, stop: int | None =
     if first < stop and text[first] == _CLOSE_ARRAY:
         none = np.empty(0)
         return Records(
-            np.empty((4, 0), np.int64), np.empty((0, 4)), none, none, np.empty(0, np.uint8), first + 1
-        )
+            np.empty((4, 0), np.int64), np.empty((0, 4)), none, none, np.empty(0, np.uint8), np.empty(0, np.bool_),
+            first + 1,
+        )  # fmt: skip
     pieces = max(1, min((stop - first) // _CHUNK_BYTES, 8 * thread_count()))
     cuts = {
         int(_next_object(text, first + (stop - first) * piece // pieces, stop)) for piece in range(1, pieces)
@@ -259,7 +265,7 @@ def _parse_chunks(
     counts = thread_map(lambda chunk: int(np.count_nonzero(text[slice(*chunk)] == _OPEN)), chunks)
     offsets = np.concatenate(([0], np.cumsum(counts)))
     total = int(offsets[-1])
-    whole, boxes = np.empty((4, total), np.int64), np.empty((total, 4))
+    whole, boxes = np.empty((5, total), np.int64), np.empty((total, 4))
     scores, areas, present = np.empty(total), np.empty(total), np.empty(total, np.uint8)
 
     def parse(piece: int) -> tuple[int, int]:
@@ -297,4 +303,9 @@ def _parse_chunks(
                 array[end : end + rows] = array[offset:stop]
             whole[:, end : end + rows] = whole[:, offset:stop]
         end += rows
-    return Records(whole[:, :end], boxes[:end], scores[:end], areas[:end], present[:end], at + 1)
+    ignore = (present[:end] & HAS_IGNORE) != 0
+    if ignore.any():  # else that row was never written, and costs no memory
+        ignore &= whole[IGNORE, :end] == 1
+    return Records(
+        whole[:IGNORE, :end], boxes[:end], scores[:end], areas[:end], present[:end], ignore, at + 1
+    )

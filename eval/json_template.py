@@ -19,10 +19,11 @@ from eval.number_parser import OK, TEN_TO, parse_number, parse_plain_number
 from eval.words import leading_digits, load_word
 
 # Columns of a record, the targets of a template's numbers: those before SCORE are whole numbers.
-ID, IMAGE, CATEGORY, CROWD, SCORE, AREA, BOX = 0, 1, 2, 3, 4, 5, 6
+ID, IMAGE, CATEGORY, CROWD, IGNORE, SCORE, AREA, BOX = 0, 1, 2, 3, 4, 5, 6, 7
 NOWHERE = -1
 _TARGETS = {
-    b"id": ID, b"image_id": IMAGE, b"category_id": CATEGORY, b"iscrowd": CROWD, b"score": SCORE, b"area": AREA,
+    b"id": ID, b"image_id": IMAGE, b"category_id": CATEGORY, b"iscrowd": CROWD, b"ignore": IGNORE, b"score": SCORE,
+    b"area": AREA,
 }  # fmt: skip
 _LONGEST = 1 << 12  # bytes of an object; longer ones are not boxes and numbers alone
 _MOST_NUMBERS, _LONGEST_NUMBER = 32, 64
@@ -93,8 +94,8 @@ def _packed(texts: list[bytes], targets: list[int]) -> Template:
             words.append(int.from_bytes(part, "little"))
             masks.append((1 << 8 * len(part)) - 1)
         start.append(len(words))
-    # Records.present: one bit each for id, image_id, category_id, box, score, area.
-    bits = {ID: 1, IMAGE: 2, CATEGORY: 4, BOX: 8, SCORE: 16, AREA: 32}
+    # Records.present: one bit each for id, image_id, category_id, box, score, area, ignore.
+    bits = {ID: 1, IMAGE: 2, CATEGORY: 4, BOX: 8, SCORE: 16, AREA: 32, IGNORE: 64}
     present = 0
     for target in targets:
         present |= bits.get(target, 0)

@@ -19,9 +19,9 @@ from eval.parallel import thread_count, thread_map
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, -1
 
-# How a detection picks its box.
-FREE_BOXES = 0  # ILSVRC: the best box not yet claimed, each with its own threshold, IoU >= threshold
-BEST_BOX = 1  # PASCAL VOC: the best box whatsoever, IoU > threshold, a miss if that is claimed
+# How a detection picks its box, which it hits with IoU >= the box's threshold.
+FREE_BOXES = 0  # ILSVRC: the best box not yet claimed
+BEST_BOX = 1  # PASCAL VOC: the best box whatsoever, a miss if that is claimed
 
 _DIGIT_BITS = 11
 _DIGITS = 6  # 6 x 11 bits hold the 64 of a score
@@ -38,8 +38,7 @@ class Matches:
     class_start (C + 1,) class c owns [class_start[c], class_start[c + 1])
     positives   (C,) ground-truth boxes that count
     counted     (G,) which boxes those are
-    thresholds  (G,) the overlap each box asked for
-    rule        FREE_BOXES or BEST_BOX
+    thresholds  (G,) the least overlap each box asked for
     """
 
     order: Int32s
@@ -49,7 +48,6 @@ class Matches:
     positives: Ints
     counted: Bools
     thresholds: Floats
-    rule: int
 
 
 def small_box_thresholds(annotations: Annotations, iou: float = 0.5) -> Floats:
@@ -95,7 +93,7 @@ def match(
 
     thread_map(run, even_spans(class_start))
     positives = np.bincount(annotations.label[counted], minlength=classes).astype(np.int64)
-    return Matches(order, outcome, matched, class_start, positives, counted, thresholds, rule)
+    return Matches(order, outcome, matched, class_start, positives, counted, thresholds)
 
 
 def _pairs(image: np.ndarray, label: np.ndarray, images: int) -> Ints:
@@ -274,7 +272,7 @@ def _match_classes(
                                 best, best_iou = g, iou
                 g += 1
             outcome[i] = IGNORED if ignored_hit else FALSE_POSITIVE
-            if best < 0 or (rule == BEST_BOX and not best_iou > thresholds[best]):
+            if best < 0 or best_iou < thresholds[best]:
                 continue
             if ignored_boxes[best]:
                 outcome[i] = IGNORED

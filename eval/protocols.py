@@ -24,10 +24,10 @@ def evaluate(
     """Evaluate under one of PROTOCOLS; `engine` "pycocotools" lets that program compute coco.
 
     ilsvrc   every box may be matched at min(iou, its own threshold); a taken box is passed over
-    iou50    PASCAL VOC's matching (best box, IoU > iou), area under the curve; every box counts but crowds
-    voc2007  as iou50 with eleven points; difficult boxes count neither way
-    voc2012  as iou50; difficult boxes count neither way
-    coco     mean over IoU .50:.05:.95 (then `iou` has no part), see eval.coco_metrics
+    iou50    PASCAL VOC's matching (best box) but IoU > iou, area under the curve; every box counts but crowds
+    voc2007  PASCAL VOC's (best box, IoU >= iou) with eleven points; difficult boxes count neither way
+    voc2012  as voc2007 with the area under the curve
+    coco     mean over IoU .50:.05:.95 (so that no other `iou` is taken), see eval.coco_metrics
     Crowd boxes are ignored by all; only COCO's matching treats them by its own overlap measure.
     """
     check(annotations, protocol=protocol, iou=iou, engine=engine)
@@ -39,7 +39,8 @@ def evaluate(
     if protocol == "ilsvrc":
         thresholds, rule = small_box_thresholds(annotations, iou), FREE_BOXES
     else:
-        thresholds, rule = np.full(len(annotations.label), iou), BEST_BOX
+        least = np.nextafter(iou, np.inf) if protocol == "iou50" else iou  # what lies above `iou`
+        thresholds, rule = np.full(len(annotations.label), least), BEST_BOX
     matches = match(detections, annotations, thresholds=thresholds, rule=rule, ignored_boxes=ignored)
     result = Evaluation(protocol, iou, (), detections, annotations, matches)
     return replace(
@@ -57,6 +58,10 @@ def check(annotations: Annotations, *, protocol: str, iou: float, engine: str) -
         raise ValueError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     if not 0 < iou <= 1:
         raise ValueError(f"the IoU threshold is {iou:g}, expected above 0 and at most 1")
+    if protocol == "coco" and iou != 0.5:
+        raise ValueError(
+            f"the coco protocol averages over IoU 0.50 to 0.95 and takes no threshold of {iou:g}"
+        )
     if engine not in ("own", "pycocotools") or (engine == "pycocotools" and protocol != "coco"):
         raise ValueError(
             f"engine {engine!r} does not compute {protocol}; pycocotools is for coco, own for all"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pycocotools import mask
 
 NUMBERS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 500, 700, 1000, 1400, 2000, 3000, 5000, 10000)
 # IoU thresholds of a curve.
@@ -38,6 +37,8 @@ def best_overlaps(
     candidates, objects = _xywh(proposals), _xywh(ground_truth)
     overlaps = np.zeros((len(objects), len(numbers)))
     if overlaps.size and len(candidates):
+        from pycocotools import mask  # only for those who measure
+
         iou = mask.iou(candidates, objects, [0] * len(objects))  # (N, G)
         best = np.maximum.accumulate(iou, axis=0)
         overlaps[:] = best[np.minimum(numbers, len(candidates)) - 1].T

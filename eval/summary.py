@@ -70,7 +70,7 @@ def short_names(first: Path, second: Path) -> tuple[str, str]:
     count = 1
     while parts[0][-count:] == parts[1][-count:] and count < len(parts[0]):
         count += 1
-    return "/".join(parts[0][-count:]), "/".join(parts[1][-count:])
+    return Path(*parts[0][-count:]).as_posix(), Path(*parts[1][-count:]).as_posix()
 
 
 def print_comparison(

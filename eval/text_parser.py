@@ -105,10 +105,14 @@ def parse_rows(text: npt.NDArray[np.uint8]) -> Rows:
     boxes = np.empty((offsets[-1], 4))
 
     def parse(piece: int) -> tuple[int, int]:
-        doubtful = np.empty((64 + lines[piece] // 4, 4), np.int64)
-        stop, bad_line, doubts = _parse_lines(
-            text, *chunks[piece], image_index, class_id, scores, boxes, offsets[piece], doubtful
-        )
+        # Numbers that Python has to round are few; where they fill their place, there is one for all.
+        for room in (64 + lines[piece] // 4, (FIELDS - 2) * lines[piece]):
+            doubtful = np.empty((room, 4), np.int64)
+            stop, bad_line, doubts = _parse_lines(
+                text, *chunks[piece], image_index, class_id, scores, boxes, offsets[piece], doubtful
+            )
+            if doubts < room:
+                break
         for row, field, begin, end in doubtful[:doubts].tolist():
             value = float(bytes(text[begin:end]))
             if field == 2:

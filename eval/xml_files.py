@@ -4,12 +4,15 @@ Expat itself reads the markup, so no encoding hides a document type from the che
 refused when expat reports it, before the rest of the file is read.
 """
 
+import bz2
 import gzip
 import io
+import lzma
 import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,10 +23,18 @@ import numpy as np
 
 from eval.atomic import writing
 from eval.dataset import Annotations, ImageSet
+from eval.image_names import image_stem
 
 _BLOCK = 512  # tar's unit
 _PAX_CHANGES_MEMBER = re.compile(rb" (path|linkpath|size|hdrcharset|GNU\.sparse[^=]*)=")
 _CHUNK = 4096  # bytes given to expat at a time: a refused file is not read much further
+_PACKED = (
+    (re.compile(rb"\x1f\x8b"), gzip.decompress),
+    (re.compile(rb"BZh[1-9]1AY&SY"), bz2.decompress),
+    (re.compile(rb"\xfd7zXZ\0|\x5d\0\0[^\0]"), lzma.decompress),
+)
+# How the packings say that something is damaged, and zipfile (RuntimeError) that it is encrypted or not known.
+_UNPACKING = (zipfile.BadZipFile, RuntimeError, OSError, ValueError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class XmlObject(NamedTuple):
@@ -48,12 +59,13 @@ class XmlFile(NamedTuple):
 def iterate_xml_files(source: str | Path) -> Iterator[XmlFile]:
     """All `*.xml` of a folder (recursively), of a .tar/.tar.gz/.tgz/... or of a .zip, sorted within folders.
 
-    Raises OSError or ValueError when `source` is none of these or damaged.
+    Raises OSError or ValueError when `source` is none of these, damaged or cut short.
     """
     path = Path(source)
     if path.is_dir():
         for file in sorted(path.rglob("*.xml")):
-            yield XmlFile(file.stem, str(file), file.read_bytes())
+            if _is_annotation(file.name):
+                yield XmlFile(file.stem, str(file), file.read_bytes())
         return
     if not path.is_file():
         raise ValueError(f"{path}: no such folder or archive of annotation files")
@@ -62,7 +74,7 @@ def iterate_xml_files(source: str | Path) -> Iterator[XmlFile]:
             yield from _zip_members(path)
         else:
             yield from _tar_members(path)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path}: not a folder, tar or zip archive of XML files ({error})") from error
 
 
@@ -74,7 +86,11 @@ def _zip_members(path: Path) -> Iterator[XmlFile]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if _is_annotation(name):
-                yield _member(path, name, archive.read(name))
+                try:
+                    content = archive.read(name)
+                except _UNPACKING as error:
+                    raise ValueError(f"{path}:{name}: cannot be unpacked ({error})") from error
+                yield _member(path, name, content)
 
 
 def _is_annotation(name: str) -> bool:
@@ -83,19 +99,43 @@ def _is_annotation(name: str) -> bool:
 
 
 def _tar_members(path: Path) -> Iterator[XmlFile]:
-    raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        raw = gzip.decompress(raw)
+    raw = _unpacked(path)
     members = _plain_tar_members(raw)
-    if members is None:
-        with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
-            members = [
-                (entry.name, file.read())
-                for entry in archive
-                if _is_annotation(entry.name) and (file := archive.extractfile(entry)) is not None
-            ]
-    for name, content in members:
+    for name, content in _all_tar_members(path, raw) if members is None else members:
         yield _member(path, name, content)
+
+
+def _unpacked(path: Path) -> bytes:
+    """A file without its gzip, bzip2 or xz: all of it at once, since the checksum stands at the end."""
+    raw = path.read_bytes()
+    for mark, unpack in _PACKED:
+        if mark.match(raw):
+            try:
+                return unpack(raw)
+            except _UNPACKING as error:
+                raise ValueError(f"{path}: damaged or cut short ({error})") from error
+    return raw
+
+
+def _all_tar_members(path: Path, raw: bytes) -> list[tuple[str, bytes]]:
+    """Annotations of any tar; tarfile.ReadError if it is none, ValueError if it is damaged or cut short."""
+    members: list[tuple[str, bytes]] = []
+    last = ""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
+            for entry in archive:
+                last = entry.name
+                if _is_annotation(last) and (file := archive.extractfile(entry)) is not None:
+                    members.append((last, file.read()))
+            # tarfile takes a damaged header for the end, which is marked by a block of zeros.
+            complete = raw[archive.offset : archive.offset + _BLOCK] == bytes(_BLOCK)
+    except (tarfile.TarError, ValueError, KeyError, OverflowError) as error:
+        if not last:
+            raise tarfile.ReadError(str(error)) from error
+        complete = False
+    if not complete:
+        raise ValueError(f"{path}: damaged or cut short after its member {last}")
+    return members
 
 
 def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
@@ -173,8 +213,12 @@ def parse_annotation(file: XmlFile) -> list[XmlObject]:
         for at in range(0, len(file.content), _CHUNK):
             parser.Parse(file.content[at : at + _CHUNK], False)
         parser.Parse(b"", True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # the latter of an unknown encoding
         raise ValueError(f"{file.where}: broken XML: {error}") from error
+    except ValueError as error:
+        if str(error).startswith(file.where):
+            raise
+        raise ValueError(f"{file.where}: {error}; write it in UTF-8") from error  # encodings such as GBK
     return objects
 
 
@@ -254,11 +298,22 @@ def write_objects(
 ) -> None:
     """Write `name.xml` for every image: inclusive corners that count from `first_pixel` (0 ILSVRC, 1 VOC).
 
-    class_names (C,) replace the labels; sizes (I,) are (width, height), left out of the files if unknown.
+    class_names (C,) replace the labels; sizes (I,) are (width, height), left out of the files if unknown. What is
+    narrower than a pixel becomes one. XML knows no crowds: they are written as difficult, which VOC's rules pass over
+    while ILSVRC's count them as objects.
+
+    Raises ValueError, before anything is written, for two images that would have one file.
     """
+    stems = [image_stem(name) for name in annotations.images.names]
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem, count in Counter(stems).items() if count > 1)
+        raise ValueError(f"{folder}: two images would be written to {twice}.xml")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    shift = np.array([0, 0, *[0 if annotations.last_pixel else -1] * 2]) + first_pixel
+    boxes = annotations.boxes + first_pixel
+    if not annotations.last_pixel:
+        boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, boxes[:, :2])
+    difficult = annotations.difficult | annotations.crowd
     by_image = np.argsort(annotations.image, kind="stable")
     start = np.searchsorted(annotations.image[by_image], np.arange(len(annotations.images) + 1))
     for number, name in enumerate(annotations.images.names):
@@ -271,13 +326,11 @@ def write_objects(
         for g in by_image[start[number] : start[number + 1]]:
             element = ElementTree.SubElement(root, "object")
             ElementTree.SubElement(element, "name").text = class_names[annotations.label[g]]
-            if annotations.difficult[g]:
+            if difficult[g]:
                 ElementTree.SubElement(element, "difficult").text = "1"
             box = ElementTree.SubElement(element, "bndbox")
-            for tag, value in zip(
-                ("xmin", "ymin", "xmax", "ymax"), annotations.boxes[g] + shift, strict=True
-            ):
+            for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), boxes[g], strict=True):
                 ElementTree.SubElement(box, tag).text = f"{value:.12g}"
         ElementTree.indent(root, "\t")
-        with writing(target / f"{PurePosixPath(name).stem}.xml") as file:
+        with writing(target / f"{stems[number]}.xml") as file:
             file.write(ElementTree.tostring(root, encoding="unicode") + "\n")

@@ -14,6 +14,7 @@ examples:
 """
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +23,7 @@ from detector.command_line import BAD_INPUT, PARTLY_DONE, run
 
 # Those of eval.protocols, not imported from there so that --help need not wait for numba.
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
+OUTPUT = Path("outputs/eval")
 
 
 def main() -> int:
@@ -45,9 +47,8 @@ def main() -> int:
     add(
         "--output",
         type=Path,
-        default=Path("outputs/eval"),
         metavar="DIR",
-        help="where its detections go, default: %(default)s",
+        help=f"where its detections go, default: {OUTPUT}",
     )
     add("--resume", action="store_true", help="go on where a stopped run of it had come to")
     add("--blacklist", type=Path, metavar="FILE", help="lines `image_index wnid`: pairs to leave out")
@@ -108,6 +109,7 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
 
     if arguments.detections or not (arguments.config and arguments.image and arguments.annotations):
         raise ValueError("to run a detector give --config, --image and --annotations, and no --detections")
+    arguments.output = arguments.output or OUTPUT
     check_files(arguments)
     with warnings.catch_warnings(action="ignore"):  # `evaluate_files` tells of them
         annotations = read_annotations(
@@ -120,7 +122,7 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
         arguments.image,
         output=arguments.output,
         image_list=arguments.image_list,
-        only=None if arguments.image_list else annotations.images,
+        only=annotations.images,
         known=annotations.categories,
         resume=arguments.resume,
         pictures=False,
@@ -132,18 +134,40 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
 
 
 def check_files(arguments: argparse.Namespace) -> None:
-    """Refuse files that are not there, and folders to write to."""
-    if arguments.compare and not arguments.compare.is_file():
-        raise FileNotFoundError(f"{arguments.compare}: no such file")
-    for path in (arguments.json, arguments.csv, arguments.html):
-        if path and not path.absolute().parent.is_dir():
+    """Refuse files that are not there, and results that have no place or would take that of another file."""
+    from eval.inputs import check_is_file
+
+    if not arguments.config and (arguments.output or arguments.resume):
+        raise ValueError(
+            "--output and --resume belong to the run of a detector, which needs --config and --image"
+        )
+    for path in filter(None, (arguments.detections, arguments.compare)):
+        check_is_file(path)
+    names = ("detections", "compare", "annotations", "image_list", "blacklist", "config")
+    taken = {os.path.realpath(path): name for name in names if (path := getattr(arguments, name))}
+    taken |= {os.path.realpath(path): "image" for path in arguments.image or ()}
+    outputs = {name: getattr(arguments, name) for name in ("json", "csv", "html")}
+    if not arguments.detections:
+        from detector.detections import FILE_NAMES
+
+        outputs = {"output": arguments.output / FILE_NAMES["coco"]} | outputs
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: --{name} is a folder, not a file to write to")
+        if name != "output" and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it to")
+        other = taken.setdefault(os.path.realpath(path), name)
+        if other != name:
+            other = other.replace("_", "-")
+            raise ValueError(f"{path}: --{name} would take the place of the file of --{other}")
     if arguments.bootstrap is not None and arguments.bootstrap < 0:
         raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be at least 0")
 
 
 def evaluate_files(arguments: argparse.Namespace) -> int:
-    """Read, evaluate, print, write."""
+    """Read, evaluate, write, print."""
     from eval import inputs, summary
     from eval.bootstrap import REPLICATES, bootstrap_mean_ap, compare
     from eval.errors import break_down
@@ -172,11 +196,10 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     interval = bootstrap_mean_ap(result, replicates=draws) if draws else None
     breakdown = break_down(result) if arguments.errors or arguments.html else None
     comparison = compare(result, other, replicates=draws) if other else None
-    summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
-    if comparison and other:
+    names = arguments.detections.name, ""
+    if other:
         names = summary.short_names(arguments.detections, arguments.compare)
-        summary.print_comparison(comparison, result, other, names=names)
-    if arguments.json:
+    if arguments.json:  # files first: whoever reads what is printed may go away
         content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)
         summary.write_json(arguments.json, content)
     if arguments.csv:
@@ -185,9 +208,12 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
         from eval.report import write_report
 
         write_report(
-            arguments.html, result, title=arguments.detections.name, interval=interval, breakdown=breakdown,
-            comparison=comparison, other_title=arguments.compare.name if arguments.compare else "",
+            arguments.html, result, title=names[0], interval=interval, breakdown=breakdown,
+            comparison=comparison, other_title=names[1],
         )  # fmt: skip
+    summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
+    if comparison and other:
+        summary.print_comparison(comparison, result, other, names=names)
     return 0
 
 

@@ -203,6 +203,11 @@ def test_an_image_list_gives_the_numbers(tmp_path: Path) -> None:
         "x.jpg": "x.jpg: is not in the image list",
         "a.jpg": "a.jpg: has the same index 12 as a.png",
     }
+    images = [ImageFile(Path("photos/n02113978_996.JPEG"), "n02113978_996.JPEG")]
+    planned, _ = plan(images, tmp_path, {"n02113978/n02113978_996": 7})
+    assert [task.image_id for task in planned] == [7]
+    with pytest.raises(ValueError, match="two images of the same name in different folders"):
+        plan(images, tmp_path, {"a/x": 1, "b/x": 2})
 
 
 def test_images_of_the_same_name_get_pictures_of_their_own(tmp_path: Path) -> None:

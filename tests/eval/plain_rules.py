@@ -97,9 +97,13 @@ def voc(
     *,
     eleven_points: bool,
     heed_difficult: bool,
+    strict: bool = False,
     iou: float = 0.5,
 ) -> list[PlainClass]:
-    """PASCAL VOC's evaluation: the best box of all decides, a second detection of it is a miss."""
+    """PASCAL VOC's evaluation: the best box of all decides, a second detection of it is a miss.
+
+    The official VOCevaldet.m asks for `ovmax>=VOCopts.minoverlap`; `strict` asks for more than that.
+    """
     ignored = annotations.crowd | (annotations.difficult & heed_difficult)
     results = []
     for label in range(len(annotations.categories)):
@@ -113,7 +117,7 @@ def voc(
                     overlap = _overlap(detections.boxes[d], annotations.boxes[g])
                     if overlap > best_overlap:
                         best, best_overlap = g, overlap
-            if best_overlap > iou:
+            if best_overlap > iou or (best_overlap == iou and not strict):
                 if ignored[best]:
                     continue
                 hits.append(best not in claimed)

@@ -1,5 +1,6 @@
 """Intervals, comparison and causes of error against what they claim to be."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_the_interval_is_repeatable_holds_the_figure_and_narrows_with_more_image
         assert interval.low < interval.value == result.mean_ap < interval.high
         widths.append(interval.high - interval.low)
     assert widths[1] < widths[0] / 2  # four times narrower in theory
+
+
+def test_draws_are_those_of_the_seed_and_take_little_memory() -> None:
+    rng = np.random.default_rng(7)
+    expected = [np.bincount(rng.integers(0, 900, 900), minlength=900) for _ in range(300)]
+    tracemalloc.start()
+    weights = bootstrap._draws(900, 300, 7)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert weights.dtype == np.uint16 and (weights == expected).all()
+    assert peak < 2 * weights.nbytes
 
 
 def test_comparing_with_itself_and_with_a_worse_one() -> None:

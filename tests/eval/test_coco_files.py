@@ -2,11 +2,13 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from random_scenes import random_scene
 
-from eval import inputs
+from eval import coco, inputs
 
 TRUTH = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -38,6 +40,7 @@ def test_bad_results_are_named(tmp_path: Path, case: str) -> None:
 
 def test_bad_json_is_named(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
+    slow = json.dumps(TRUTH).replace("image_id", "\\u0069mage_id")  # not read by the compiled parser
     twice = {**TRUTH, "images": TRUTH["images"] * 2}
     for content, message in (
         ('{"images": [', "not valid JSON"),
@@ -54,10 +57,22 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         (json.dumps({**TRUTH, "categories": [{"id": 10**20}]}), "a category has no whole number as `id`"),
         (json.dumps(TRUTH).replace('"image_id": 1', f'"image_id": {10**20}'), "entry 1 has image_id 10"),
         (json.dumps(TRUTH).replace("[0, 0, 9, 9]", "[0, 0, 1e999, 9]"), ".* not a finite number"),
+        (slow.replace("[0, 0, 9, 9]", f"[0, 0, {10**400}, 9]"), "entry 1 .* not a finite number"),
+        (slow.replace("[0, 0, 9, 9]", f"[0, 0, {'1' * 5000}, 9]"), "not valid JSON: Exceeds the limit"),
+        (slow.replace('"x"', "[" * 100_000), "not valid JSON"),
     ):
         path.write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=rf"truth.json: {message}"):
             inputs.read_annotations(path)
+
+
+def test_difficult_boxes_and_crowds_are_written_and_read(tmp_path: Path) -> None:
+    truth = random_scene(3).annotations
+    truth = replace(truth, difficult=truth.difficult & ~truth.crowd)
+    assert truth.difficult.any() and truth.crowd.any()
+    coco.write_annotations(tmp_path / "truth.json", truth)
+    back = inputs.read_annotations(tmp_path / "truth.json")
+    assert back.difficult.tolist() == truth.difficult.tolist() and back.crowd.tolist() == truth.crowd.tolist()
 
 
 def test_two_images_are_not_taken_for_one(tmp_path: Path) -> None:

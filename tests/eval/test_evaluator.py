@@ -59,6 +59,10 @@ def test_bad_updates_are_refused() -> None:
         ({"labels": [200]}, r"image 1: labels must lie in 0..199"),
         ({"scores": [0.5, 0.4]}, "image 1: boxes, scores and labels differ in number"),
         ({"true_labels": [1]}, "image 1: true boxes, their labels and flags differ"),
+        ({"scores": [float("nan")]}, "image 1: scores must be finite numbers"),
+        ({"boxes": [[0, 0, float("inf"), 5]]}, "image 1: boxes must be finite numbers"),
+        ({"true_labels": [1], "true_boxes": [[0, float("nan"), 5, 5]]}, "image 1: true_boxes must be finite"),
+        ({"true_labels": [1], "true_boxes": [[0, 5, 5, 4]]}, "image 1: a true box has x2 < x1 or y2 < y1"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluator.update(1, **{**good, **change})

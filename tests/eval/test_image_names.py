@@ -1,8 +1,10 @@
 """Which image is meant, by names with and without folders, suffixes and dots."""
 
 import numpy as np
+import pytest
 
-from eval.dataset import ImageSet
+from eval.coco import translate_categories
+from eval.dataset import Category, ImageSet
 from eval.image_names import image_stem
 
 
@@ -23,3 +25,18 @@ def test_images_are_met_by_stems_with_dots() -> None:
     images = ImageSet(np.arange(1, 4), ("a_jpg.rf.1f", "cat.2", "dog.jpg"))
     names = ["a_jpg.rf.1f.jpg", "b/a_jpg.rf.1f.png", "cat.jpg", "cat.2.jpg", "dog", "dog.png", "a_jpg.rf"]
     assert images.positions_of(names).tolist() == [0, 0, -1, 1, 2, 2, -1]
+
+
+def test_names_that_repeat_are_ambiguous() -> None:
+    images = ImageSet(np.arange(1, 4), ("a.jpg", "a.jpg", "b.jpg"))
+    assert images.positions_of(["a.jpg", "a", "b.jpg"]).tolist() == [-1, -1, 2]
+    with pytest.raises(ValueError, match=r"b.jpg and b.jpg would both be b.jpg of the annotations"):
+        images.distinct_positions_of(["b.jpg", "b.jpg"])
+
+
+def test_classes_of_one_name_are_told_apart_by_their_ids() -> None:
+    known = (Category(1, "crane"), Category(2, "crane"), Category(3, "dog"))
+    own = [Category(2, "crane"), Category(9, "dog"), Category(1, "crane"), Category(4, "cat")]
+    assert translate_categories(own, known).tolist() == [1, 2, 0, -1]
+    with pytest.raises(ValueError, match="have 2 classes 'crane', none of them with the id 3"):
+        translate_categories([Category(3, "crane")], known)

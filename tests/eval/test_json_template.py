@@ -24,7 +24,7 @@ numbers = st.one_of(
     ),
 )
 exotic: list[Any] = [
-    {"note": "}, {", "score": 1}, {"iscrowd": 1}, {"id": 10**14}, {"image_id": -3},
+    {"note": "}, {", "score": 1}, {"iscrowd": 1}, {"ignore": 0}, {"ignore": 1}, {"id": 10**14}, {"image_id": -3},
     {"extra": [1, {"a": 2}]}, {"file_name": "3, 4]"},
 ]  # fmt: skip
 
@@ -37,8 +37,8 @@ def expected_of(rows: list[dict[str, Any]]) -> tuple[list[Any], ...]:
 @settings(max_examples=40, deadline=None)
 @given(
     some=st.lists(st.tuples(numbers, numbers, numbers, numbers, numbers), min_size=1, max_size=12),
-    keys=st.permutations(["image_id", "category_id", "bbox", "score", "area", "iscrowd", "id"]),
-    without=st.sets(st.sampled_from(["score", "area", "iscrowd", "id"])),
+    keys=st.permutations(["image_id", "category_id", "bbox", "score", "area", "iscrowd", "ignore", "id"]),
+    without=st.sets(st.sampled_from(["score", "area", "iscrowd", "ignore", "id"])),
     separators=st.sampled_from([(", ", ": "), (",", ":"), (" ,\n", " : ")]),
     indent=st.sampled_from([None, 1]),
     strange=st.dictionaries(st.integers(0, COUNT - 1), st.sampled_from(exotic), max_size=12),
@@ -53,7 +53,7 @@ def test_equals_json(
         values = some[n // 25 % len(some)] if n % 25 == 0 else tuple(np.round(n * 0.37 + np.arange(5) / 3, 2))
         full = {
             "image_id": 10 ** (n % 9) + n, "category_id": n, "bbox": list(values[:4]), "score": values[4],
-            "area": values[0], "iscrowd": n % 2, "id": n,
+            "area": values[0], "iscrowd": n % 2, "ignore": n % 3, "id": n,
         }  # fmt: skip
         rows.append({key: full[key] for key in keys if key not in without} | strange.get(n, {}))
     text = json.dumps(rows, indent=indent, separators=separators).encode()
@@ -63,6 +63,7 @@ def test_equals_json(
     np.testing.assert_array_equal(records.whole[1], image)
     np.testing.assert_array_equal(records.whole[2], category)
     np.testing.assert_array_equal(records.whole[3], crowd)
+    np.testing.assert_array_equal(records.ignore, [row.get("ignore") == 1 for row in rows])
     assert (records.present & HAS_BOX).all()
     assert records.boxes.tolist() == np.array(boxes, np.float64).tolist()
     assert np.signbit(records.boxes).tolist() == np.signbit(np.array(boxes, np.float64)).tolist()
@@ -92,8 +93,8 @@ def test_the_template_is_what_reads_a_usual_file(monkeypatch: pytest.MonkeyPatch
     row = {"image_id": 12, "category_id": 3, "bbox": [1.5, 2, 3, 4.25], "score": 0.1234567890123456}
     text = np.frombuffer(json.dumps([row] * COUNT).encode(), np.uint8)
     template = template_of(text, 1)
-    assert template is not None and template.targets.tolist() == [1, 2, 6, 7, 8, 9, 4]
-    whole, boxes = np.empty((4, COUNT), np.int64), np.empty((COUNT, 4))
+    assert template is not None and template.targets.tolist() == [1, 2, 7, 8, 9, 10, 5]
+    whole, boxes = np.empty((5, COUNT), np.int64), np.empty((COUNT, 4))
     scores, areas, present = np.empty(COUNT), np.empty(COUNT), np.empty(COUNT, np.uint8)
     stop = len(text)
     row_count, at = parse_alike(text, 1, stop, stop, *template, whole, boxes, scores, areas, present, 0)

@@ -115,6 +115,15 @@ def test_lines_in_chunks_are_those_in_one_piece(monkeypatch: pytest.MonkeyPatch)
     assert len(parts.scores) == 3000
 
 
+def test_numbers_that_python_rounds_may_be_many() -> None:
+    for count in (10, 1000):
+        text = "\n".join(f"{n} 1 {n + 1}e-200 1e-99 2e-99 3e-99 4e-99" for n in range(count))
+        parsed = parse_rows(as_bytes(text))
+        assert parsed.bad_line == -1
+        assert parsed.scores.tolist() == [float(f"{n + 1}e-200") for n in range(count)]
+        assert parsed.boxes[-1].tolist() == [1e-99, 2e-99, 3e-99, 4e-99]
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -163,6 +172,7 @@ records = st.lists(
             "score": st.floats(-10, 10),
             "area": st.floats(0, 1e9),
             "iscrowd": st.integers(0, 1),
+            "ignore": st.integers(0, 2),
             "id": st.integers(0, 10**12),
             "segmentation": json_values,
             "boxy": json_values,
@@ -190,6 +200,7 @@ def assert_records(parsed: json_parser.Records, rows: list[dict]) -> None:
                 assert bool(flags & (1 << column)) == (name in row)
             if name in row or name == "iscrowd":
                 assert value == row.get(name, 0)
+    assert parsed.ignore.tolist() == [row.get("ignore") == 1 for row in rows]
     for values, flag, name in ((parsed.scores, 16, "score"), (parsed.areas, 32, "area")):
         for value, flags, row in zip(values.tolist(), parsed.present, rows, strict=True):
             assert bool(flags & flag) == (name in row)
@@ -220,8 +231,8 @@ def test_other_layouts_are_left_to_python(text: str) -> None:
 
 
 def test_python_reads_what_the_compiled_parser_leaves(tmp_path: Path) -> None:
-    plain = [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]
-    odd = '[{"\\u0069mage_id": 1.0, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}]'
+    plain = [{"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5, "ignore": 1}]
+    odd = '[{"\\u0069mage_id": 1.0, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5, "ignore": true}]'
     contents = {
         "a.json": json.dumps(plain).encode(),
         "b.json": odd.encode(),

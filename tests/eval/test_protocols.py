@@ -12,6 +12,7 @@ from random_scenes import random_scene
 
 from eval import ilsvrc, inputs
 from eval.dataset import Annotations, Detections, ImageSet, make_annotations, make_detections
+from eval.errors import break_down
 from eval.evaluation import Evaluation
 from eval.protocols import evaluate
 
@@ -64,6 +65,7 @@ def test_voc_equals_its_rules(
             scene.annotations,
             eleven_points=protocol == "voc2007",
             heed_difficult=protocol != "iou50",
+            strict=protocol == "iou50",
         ),
     )
 
@@ -121,7 +123,13 @@ def test_small_boxes_have_a_lower_threshold() -> None:
 def test_the_rules_differ_at_an_overlap_of_exactly_one_half() -> None:
     annotations, detections = one_image([[0, 0, 99, 99]], [[0, 0, 99, 49]])
     assert evaluate(detections, annotations, protocol="ilsvrc").classes[0].ap == 1.0
-    assert evaluate(detections, annotations, protocol="voc2012").classes[0].ap == 0.0
+    assert evaluate(detections, annotations, protocol="voc2007").classes[0].ap == pytest.approx(1.0)
+    assert evaluate(detections, annotations, protocol="voc2012").classes[0].ap == 1.0
+    assert evaluate(detections, annotations, protocol="iou50").classes[0].ap == 0.0
+    annotations, detections = one_image([[0, 0, 99, 99]], [[0, 0, 99, 49], [0, 0, 99, 49]])
+    for protocol, causes in (("voc2012", {"duplicate": 1}), ("iou50", {"localisation": 2})):
+        counts = break_down(evaluate(detections, annotations, protocol=protocol)).counts
+        assert {cause: count for cause, count in counts.items() if count} == causes
 
 
 def test_the_order_of_the_file_breaks_ties_and_the_order_of_images_comes_first() -> None:

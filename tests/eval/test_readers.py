@@ -278,6 +278,23 @@ def test_boxes_without_a_pixel_are_warned_of(tmp_path: Path) -> None:
         assert len(read_detections(path, det_scene().annotations)) == 2
 
 
+def test_byte_order_marks_are_passed_over(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    annotations = det_scene().annotations
+    ilsvrc.write_annotations(tmp_path / "xml", annotations)
+    listed = image_list(tmp_path, annotations)
+    listed.write_bytes(mark + listed.read_bytes())
+    (tmp_path / "black.txt").write_bytes(mark + b"1 n02084071\n")
+    found = inputs.read_annotations(tmp_path / "xml", image_list=listed, blacklist=tmp_path / "black.txt")
+    assert found.images.names == annotations.images.names and len(found.blacklist) == 1
+    for content in (
+        GOOD_LINE.encode(),
+        b'[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]',
+    ):
+        (tmp_path / "found").write_bytes(mark + content)
+        assert len(inputs.read_detections(tmp_path / "found", annotations)) == 1
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"\n \n", gzip.compress(b""), gzip.compress(b"1 1 0.5 0 0 9 9")[:-4]]
 )
@@ -328,6 +345,7 @@ def test_missing_and_repeated_images(tmp_path: Path) -> None:
         ("a 1\na 2\n", "list.txt:2: image a or index 2 is in the list twice"),
         ("a one\n", "list.txt:1: expected `name index`"),
         ("", "no images in it"),
+        (f"a {2**63}\n", "list.txt:1: expected `name index`"),
     ):
         (tmp_path / "list.txt").write_text(content)
         with pytest.raises(ValueError, match=message):

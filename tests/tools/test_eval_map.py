@@ -14,8 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from detector.taxonomy import DET200
+from eval import ilsvrc, inputs
 from eval.inputs import example_files
 from eval.protocols import PROTOCOLS
+from eval.summary import short_names
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "eval_map.py"
@@ -68,13 +70,31 @@ def test_without_arguments_it_shows_a_command_that_runs(tmp_path: Path) -> None:
     assert re.search(r"dog +│ +58 │ 0\.8056 │ 0\.8333 │ +6 │ +8", result.stdout)
 
 
+def test_a_reader_that_goes_away_does_not_cost_the_files(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    outputs = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "html")}
+    options = [part for kind, path in outputs.items() for part in (f"--{kind}", str(path))]
+    done = subprocess.run(
+        [sys.executable, str(TOOL), *EXAMPLE, "--bootstrap", "10", *options],
+        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert all(path.stat().st_size for path in outputs.values())
+
+
 def test_results_of_one_name_are_told_apart(run: Run, tmp_path: Path) -> None:
     files = [tmp_path / folder / "detections.txt" for folder in ("found", "zero-shot")]
     for file in files:
         file.parent.mkdir()
         file.write_text(EXAMPLE_DETECTIONS.read_text())
-    done = run(*EXAMPLE[:2], "--detections", files[0], "--compare", files[1], "--bootstrap", "10")
+    page = tmp_path / "page.html"
+    pair = ("--detections", files[0], "--compare", files[1])
+    done = run(*EXAMPLE[:2], *pair, "--bootstrap", "10", "--html", page)
     assert "classes won: found/detections.txt 0, zero-shot/detections.txt 0" in done.stdout
+    assert "mean AP of zero-shot/detections.txt minus found/detections.txt" in page.read_text()
+    assert short_names(files[0], files[0]) == (files[0].as_posix(), files[0].as_posix())
 
 
 def test_everything_at_once(run: Run, tmp_path: Path) -> None:
@@ -123,29 +143,43 @@ def test_the_other_protocols(run: Run, protocol: str, tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> None:
     bad = tmp_path / "bad.txt"
     bad.write_text("1 58 0.5 1 2 3\n")
+    link = tmp_path / "link.json"
+    link.symlink_to(bad)
     truth = ["--annotations", EXAMPLE_ANNOTATIONS]
     for arguments, message in (
         ([*truth, "--detections", bad], "bad.txt:1: 6 values, expected 7"),
         ([*truth, "--detections", tmp_path / "none.txt"], "none.txt: no such file or directory"),
         ([*truth], "--detections is missing"),
         ([*EXAMPLE, "--iou", "50"], "the IoU threshold is 50"),
+        ([*EXAMPLE, "--iou", "0.7", "--protocol", "coco"], "averages over IoU 0.50 to 0.95 and takes no"),
+        ([*EXAMPLE, "--output", tmp_path / "o"], "--output and --resume belong to the run of a detector"),
+        ([*EXAMPLE, "--resume"], "--output and --resume belong to the run of a detector"),
         ([*EXAMPLE, "--bootstrap", "-3"], "--bootstrap is -3, but must be at least 0"),
         ([*EXAMPLE, "--engine", "pycocotools"], "pycocotools is for coco"),
         ([*EXAMPLE, "--json", tmp_path / "no" / "folder.json"], "there is no folder"),
+        ([*truth, "--detections", tmp_path], f"is a folder, name a file such as {tmp_path}/detections.json"),
+        ([*EXAMPLE, "--compare", tmp_path], f"{tmp_path}: is a folder, name a file"),
+        ([*EXAMPLE, "--html", tmp_path], f"{tmp_path}: --html is a folder, not a file to write to"),
+        ([*truth, "--detections", bad, "--csv", bad], "--csv would take the place of the file of --det"),
+        ([*EXAMPLE, "--compare", bad, "--json", link], "--json would take the place of the file of --com"),
+        ([*EXAMPLE, "--image-list", bad, "--html", bad], "place of the file of --image-list"),
+        ([*EXAMPLE, "--json", tmp_path / "x", "--csv", tmp_path / "x"], "place of the file of --json"),
     ):
         done = run(*arguments)
         assert done.returncode == 2, arguments
         assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "link.json"]
+    assert bad.read_text() == "1 58 0.5 1 2 3\n"
 
 
 def test_importing_the_classes_is_quick_and_needs_no_torch() -> None:
     code = (
-        "import sys, eval.ilsvrc, eval.inputs, eval.protocols, eval.evaluator; print('torch' in sys.modules)"
+        "import sys, eval.ilsvrc, eval.inputs, eval.protocols, eval.evaluator, eval.recall;"
+        "print({'torch', 'pycocotools'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "False", done.stderr
+    assert done.stdout.strip() == "set()", done.stderr
     code = "import sys, eval.ilsvrc; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr
@@ -203,6 +237,8 @@ def test_a_configuration_runs_the_detector_first(
         (("--compare", "gone.json"), "gone.json: no such file"),
         (("--html", tmp_path / "gone" / "x.html"), "there is no folder "),
         (("--bootstrap", "-3"), "--bootstrap is -3"),
+        (("--json", tmp_path / "never" / "detections.json"), "there is no folder"),
+        (("--json", tmp_path / "c.yaml"), "--json would take the place of the file of --config"),
     ):
         refused = run(*detector[:-1], tmp_path / "never", *annotations, *option)
         assert refused.returncode == 2 and words in refused.stderr and not (tmp_path / "never").exists()
@@ -215,5 +251,16 @@ def test_a_configuration_runs_the_detector_first(
     beside = run(*detector[:2], "--image", photos, *detector[4:], *annotations, "--json", tmp_path / "c.json")
     assert re.match(r"\d+ of \d+ images are not annotated: left out\n", beside.stderr)
     assert json.loads((tmp_path / "c.json").read_text()) == json.loads((tmp_path / "a.json").read_text())
+    ilsvrc.write_annotations(tmp_path / "xml", inputs.read_annotations(tmp_path / "truth.json"))
+    (tmp_path / "list.txt").write_text("photos/chelsea 5\n")
+    listed = ("--annotations", tmp_path / "xml", "--image-list", tmp_path / "list.txt")
+    beside = run(*detector[:2], "--image", photos, *detector[4:], *listed)
+    assert beside.returncode == 0 and re.match(
+        r"\d+ of \d+ images are not annotated: left out\n", beside.stderr
+    )
     none = run(*detector[:2], "--image", photos / "coffee.png", *detector[4:], *annotations)
     assert none.returncode == 2 and "error: none of the 1 images is annotated (such as " in none.stderr
+    before = run(*detector, *annotations, "--compare", tmp_path / "o" / "detections.json")
+    assert (
+        before.returncode == 2 and "--output would take the place of the file of --compare" in before.stderr
+    )

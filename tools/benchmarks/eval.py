@@ -4,15 +4,17 @@
     python tools/benchmark.py eval --detections 10000000 --only-ours --repeats 1
 
 All sides read the same COCO files in one run, each in a process of its own, in turn, and the fastest turn
-counts. `seconds` run from opening the files to the figures, after the imports (numba's, which it puts off
-until the first call, are made to happen before); `ratio` is to our coco row; `CPU` is the processor time of
-all threads meanwhile, which other programs on the machine disturb less; `process` is the whole program with
-its imports, `memory` its peak. Two rows evaluate the same detections under the ILSVRC rules, one of them from
-a submission text. Other evaluators live in interpreters of their own, given by --against.
+counts as a whole; a side that fails is named, and the exit code is 1. `seconds` run from opening the files to
+the figures, after the imports (numba's, which it puts off until the first call, are made to happen before);
+`ratio` is to our coco row; `CPU` is the processor time of all threads meanwhile, which other programs on the
+machine disturb less; `process` is the whole program with its imports, `memory` its peak. Two rows evaluate the
+same detections under the ILSVRC rules, one of them from a submission text. Other evaluators live in
+interpreters of their own, given by --against.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -27,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import at_least_one
+from detector.command_line import PARTLY_DONE
 from eval import ilsvrc, inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +115,8 @@ def main(argv: list[str]) -> int:
         module, separator, python = entry.partition("=")
         if not separator or not Path(python).is_file():
             raise ValueError(f"--against {entry}: expected MODULE=PATH_OF_A_PYTHON")
-        sides.append(Side(module, python, _COCO_API.format(module=module)))
+        # Not resolved: the link in a virtual environment is what makes it one.
+        sides.append(Side(module, os.path.abspath(python), _COCO_API.format(module=module)))
     if not arguments.only_ours:
         sides.append(Side("pycocotools", sys.executable, _PYCOCOTOOLS))
     with tempfile.TemporaryDirectory() as folder:
@@ -123,15 +127,23 @@ def main(argv: list[str]) -> int:
         print(f"{arguments.detections:,} detections, {arguments.boxes:,} boxes, {arguments.images:,} images")
         print(sizes)
         best: dict[str, dict[str, float]] = {}
+        failed: dict[str, str] = {}
         for turn in range(arguments.repeats):
             for side in sides:
-                if turn and side.name in ("pycocotools", "faster_coco_eval"):
+                if side.name in failed or (turn and side.name in ("pycocotools", "faster_coco_eval")):
                     continue
-                measured = _measure(side, files)
-                known = best.setdefault(side.name, measured)
-                best[side.name] = {key: min(value, known[key]) for key, value in measured.items()}
+                try:
+                    measured = _measure(side, files)
+                except ChildProcessError as error:
+                    failed[side.name] = str(error)
+                    best.pop(side.name, None)
+                    continue
+                if side.name not in best or measured["seconds"] < best[side.name]["seconds"]:
+                    best[side.name] = measured
     _print(best)
-    return 0
+    for name, reason in failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    return PARTLY_DONE if failed else 0
 
 
 def _own(name: str, protocol: str, truth: str, found: str) -> Side:
@@ -222,6 +234,11 @@ def _write_xml(truth: Path, archive: Path, listed: Path) -> None:
 
 
 def _measure(side: Side, files: list[Path]) -> dict[str, float]:
+    """One turn of a side: its `ap`, `seconds`, `cpu` (s), `memory` (MiB) and `process` (s).
+
+    Raises:
+        ChildProcessError: It failed; with its exit code and last words.
+    """
     start = time.perf_counter()
     done = subprocess.run(
         [side.python, "-c", _RUNNER.format(definition=side.definition), *map(str, files)],
@@ -231,13 +248,14 @@ def _measure(side: Side, files: list[Path]) -> dict[str, float]:
     )
     process = time.perf_counter() - start
     if done.returncode:
-        raise ValueError(f"{side.name} failed: {done.stderr.strip().splitlines()[-1]}")
+        words = done.stderr.strip().splitlines()[-1:]
+        raise ChildProcessError(": ".join([f"exit code {done.returncode}", *words]))
     return {**json.loads(done.stdout.splitlines()[-1]), "process": process}
 
 
 def _print(best: dict[str, dict[str, float]]) -> None:
     table = Table()
-    reference = best["ours, coco"]["seconds"]
+    reference = best.get("ours, coco", {}).get("seconds", float("nan"))
     for name in ("evaluator", "seconds", "ratio", "CPU", "process", "memory", "AP"):
         table.add_column(name, justify="left" if name == "evaluator" else "right")
     for name, row in best.items():
