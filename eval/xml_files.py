@@ -74,7 +74,7 @@ def iterate_xml_files(source: str | Path) -> Iterator[XmlFile]:
             yield from _zip_members(path)
         else:
             yield from _tar_members(path)
-    except (tarfile.TarError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, RuntimeError) as error:
         raise ValueError(f"{path}: not a folder, tar or zip archive of XML files ({error})") from error
 
 
