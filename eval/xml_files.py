@@ -48,6 +48,13 @@ class XmlObject(NamedTuple):
     difficult: bool
 
 
+class XmlContent(NamedTuple):
+    """What an annotation file says: its objects, and the image's width and height in pixels where it has them."""
+
+    objects: list[XmlObject]
+    size: tuple[int, int] | None
+
+
 class XmlFile(NamedTuple):
     """The name of the file (stem), where it came from for messages, and its bytes."""
 
@@ -170,8 +177,8 @@ def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
     return None
 
 
-def parse_annotation(file: XmlFile) -> list[XmlObject]:
-    """Return the objects of an ILSVRC or VOC annotation.
+def parse_annotation(file: XmlFile) -> XmlContent:
+    """Return the objects of an ILSVRC or VOC annotation, and the size of its image.
 
     Raises ValueError, naming the file, if the XML is broken, declares a document type or entities, or an
     object lacks its name or a corner or has corners that are not ordered finite numbers.
@@ -179,6 +186,7 @@ def parse_annotation(file: XmlFile) -> list[XmlObject]:
     tags: list[str] = []
     texts: list[str] = []
     fields: dict[str, str] = {}
+    sides: dict[str, str] = {}
     objects: list[XmlObject] = []
 
     def start(tag: str, _attributes: dict[str, str]) -> None:
@@ -194,6 +202,8 @@ def parse_annotation(file: XmlFile) -> list[XmlObject]:
             # Corners of the object's own box; `part` elements of VOC layouts have boxes of their own.
             if depth == 2 or (depth == 3 and tags[2] == "bndbox"):
                 fields[tag] = "".join(texts)
+        elif depth == 2 and tags[1] == "size":
+            sides[tag] = "".join(texts).strip()
         elif depth == 1 and tag == "object":
             objects.append(_object(file.where, fields))
             fields.clear()
@@ -219,7 +229,9 @@ def parse_annotation(file: XmlFile) -> list[XmlObject]:
         if str(error).startswith(file.where):
             raise
         raise ValueError(f"{file.where}: {error}; write it in UTF-8") from error  # encodings such as GBK
-    return objects
+    width, height = sides.get("width", ""), sides.get("height", "")
+    known = width.isdecimal() and height.isdecimal() and int(width) and int(height)  # some tools write zeros
+    return XmlContent(objects, (int(width), int(height)) if known else None)
 
 
 def _object(where: str, fields: dict[str, str]) -> XmlObject:
@@ -267,7 +279,7 @@ def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None
             continue
         if file.stem in files:
             raise ValueError(f"{file.where}: the same image as {files[file.stem][0]}")
-        files[file.stem] = file.where, parse_annotation(file)
+        files[file.stem] = file.where, parse_annotation(file).objects
     if not files:
         raise ValueError(f"{source}: no XML files of the evaluated images in it")
     if wanted is None:

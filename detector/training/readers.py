@@ -135,20 +135,21 @@ def read_coco(
             _labelled_classes(source, image, label_of, problems),
             problems,
         )
-        if annotated is not None and _has_size(source, image, annotated, problems):
+        size = image.get("width"), image.get("height")
+        if annotated is not None and _has_size(source, size, annotated, problems):
             found.append(annotated)
     return TrainingSet(classes, tuple(found))
 
 
 def _has_size(
-    source: str | Path, image: dict[str, Any], annotated: AnnotatedImage, problems: Problems
+    source: str | Path, size: tuple[Any, Any], annotated: AnnotatedImage, problems: Problems
 ) -> bool:
     """Whether the file is as large as its annotation says, where that says anything: else no box is right."""
-    for given, real in ((image.get("width"), annotated.width), (image.get("height"), annotated.height)):
+    for given, real in zip(size, (annotated.width, annotated.height), strict=True):
         if isinstance(given, int | float) and abs(given - real) > max(2, 0.02 * real):
             problems.add(
                 "image of another size",
-                f"{source}: {annotated.name} is annotated as {image.get('width')}x{image.get('height')}, but has"
+                f"{source}: {annotated.name} is annotated as {size[0]}x{size[1]}, but has"
                 f" {annotated.width}x{annotated.height} pixels",
             )
             return False
@@ -193,7 +194,7 @@ def read_xml(
                 files.append((file, parse_annotation(file)))
             except ValueError as error:
                 problems.add("damaged annotation", str(error))
-    names = {item.name for _, objects in files for item in objects}
+    names = {item.name for _, content in files for item in content.objects}
     if any(_WNID.fullmatch(name) for name in names):
         classes, first_pixel = DET200, 0
         label_of = {kind.wnid: label for label, kind in enumerate(classes)}
@@ -205,15 +206,16 @@ def read_xml(
     annotated_names = set()
     lists = labelled or {}
     image_files = _ImageFiles(images)
-    for file, objects in files:
+    for file, content in files:
         name = _relative(source, file)
         annotated_names.add(listed_name(name))
-        boxes, labels = _boxes_of(file, objects, label_of, first_pixel, problems)
+        boxes, labels = _boxes_of(file, content.objects, label_of, first_pixel, problems)
         complete = np.ones(len(classes), np.bool_)
         if classes is DET200:
             complete = labelled_by_folder(name, lists.get(listed_name(name)))
         annotated = annotated_image(name, image_files.find(name), boxes, labels, complete, problems)
-        if annotated is not None:
+        size = content.size or (None, None)
+        if annotated is not None and _has_size(file.where, size, annotated, problems):
             found.append(annotated)
     for name in sorted(lists.keys() - annotated_names):  # negative images have no XML
         absent = all(there is False for there in lists[name].values())

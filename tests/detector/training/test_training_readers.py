@@ -372,3 +372,16 @@ def test_a_picture_cut_short_is_left_out_where_its_boxes_come_from_a_file(tmp_pa
     config = DataConfig([str(source)], [str(tmp_path)], proposal_files=[str(shard)])
     found, _ = read_with_boxes(config, problems, seed=0)
     assert [image.name for image in found.images] == ["a.png"] and problems.counts["unreadable image"] == 1
+
+
+def test_a_photo_of_another_size_than_its_xml_says_is_left_out(tmp_path: Path) -> None:
+    for stem, width, height in (("alike", 40, 30), ("turned", 30, 40), ("unknown", 0, 0)):
+        xml(tmp_path / "a" / f"{stem}.xml", ("kangaroo", (1, 1, 9, 9), False))
+        file = tmp_path / "a" / f"{stem}.xml"
+        size = f"<size><width>{width}</width><height>{height}</height></size>"
+        file.write_text(file.read_text().replace("<annotation>", f"<annotation>{size}"))
+        picture(tmp_path / "i" / f"{stem}.jpg")
+    problems = Problems()
+    found = read_training_set(tmp_path / "a", tmp_path / "i", problems)
+    assert [image.name for image in found.images] == ["alike", "unknown"]
+    assert problems.counts == {"image of another size": 1}
