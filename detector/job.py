@@ -17,6 +17,7 @@ from detector.images import ImageFile, read_image
 from detector.rcnn import RCNN
 from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
+from proposals.files import FileIdentity, file_identity, is_same_file
 
 _PICTURE = re.compile(r".*_detections(-\d+)?\.jpg")
 
@@ -203,7 +204,7 @@ class Journal:
     ) -> None:
         self.path = path
         self.classes = classes
-        self._done: dict[tuple[int, str], tuple[list[Any], Detections]] = {}
+        self._done: dict[tuple[int, str], tuple[FileIdentity, Detections]] = {}
         self._header = json.dumps({"settings": settings}, sort_keys=True)
         self._complete_bytes = self._read() if resume and path.is_file() else 0
         self._file: TextIO
@@ -225,13 +226,12 @@ class Journal:
     def of(self, task: Task) -> Detections | None:
         """What is known of an image, unless another file has its name now."""
         file, detections = self._done.get((task.image_id, task.image.name), ([], None))
-        now = _identity(task.image.path)
-        return detections if file[: len(now)] == now else None
+        return detections if is_same_file(file, task.image.path) else None
 
     def append(self, task: Task, detections: Detections) -> None:
         """Note one finished image."""
         record = {
-            "file": _identity(task.image.path),
+            "file": file_identity(task.image.path),
             "image_id": detections.image_id,
             "image_name": detections.image_name,
             "width": detections.width,
@@ -284,13 +284,3 @@ class Journal:
                 f"{self.path}: the stopped job had other settings ({', '.join(changed)});"
                 " use the same ones, or start again without --resume"
             )
-
-
-def _identity(path: Path) -> list[Any]:
-    """What tells a file from another of the same name, and from itself after a change; its place, if it is gone."""
-    place = path.absolute().as_posix()
-    try:
-        status = path.stat()
-    except OSError:
-        return [place]
-    return [place, status.st_size, status.st_mtime_ns]
