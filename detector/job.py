@@ -170,7 +170,23 @@ def _search(
     """Pixels and proposals of an image."""
     with detector.timer.stage("read"):
         image = read_image(task.image.path)
-    return image, boxes_of(task.image.name) if boxes_of else detector.propose(image)
+    if boxes_of is None:
+        return image, detector.propose(image)
+    boxes = boxes_of(task.image.name)
+    _check_inside(task.image.name, boxes, image)
+    return image, boxes
+
+
+def _check_inside(name: str, boxes: np.ndarray, image: np.ndarray) -> None:
+    """Refuse stored boxes (N, 4) that leave the image by more than a pixel, which another program may round to."""
+    for axis, side, extent in ((0, image.shape[1], "wide"), (1, image.shape[0], "high")):
+        lowest = float(boxes[:, axis::2].min(initial=0))
+        highest = float(boxes[:, axis::2].max(initial=0))
+        if not (lowest >= -1 and highest <= side + 1):  # NaN fails, too
+            reached = highest if lowest >= -1 else lowest
+            raise ValueError(
+                f"{name}: its proposals are of another image: a box reaches {reached:g}, the image is {side} {extent}"
+            )
 
 
 def _detect(

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -90,6 +92,35 @@ def test_boxes_from_files_instead(detect: Detect, random_model: Path, photos: Pa
     coffee = ("--image", photos / "coffee.png", *arguments[2:], "--proposal-files", tmp_path / "boxes.npz")
     code, _, err = detect(*coffee)
     assert code == 2 and "coffee.png" in err.splitlines()[-1]
+
+
+def test_a_job_is_not_resumed_with_other_boxes(
+    detect: Detect, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    shard = tmp_path / "boxes.npz"
+    arguments = (
+        "--image",
+        "x.png",
+        "--proposal-files",
+        shard,
+        "--weights",
+        random_model,
+        "--runtime",
+        "torch",
+    )
+    for side in (10, 20):
+        write_shard(shard, {"x.png": by_rank(np.array([[0, 0, side, side]], np.float32))})
+        if side == 10:
+            with monkeypatch.context() as stopped:
+                stopped.setattr("detector.job.save", Mock(side_effect=KeyboardInterrupt))
+                assert detect(*arguments)[0] == 130
+            before = shard.read_bytes()
+    code, _, err = detect(*arguments, "--resume")
+    assert code == 2 and "other settings (proposal_files)" in err
+    shard.write_bytes(before)
+    code, out, _ = detect(*arguments, "--resume")
+    assert code == 0 and "(1 from before)" in out
 
 
 def test_ilsvrc_text_takes_indices_from_the_list(
