@@ -89,13 +89,13 @@ def detect_files(
             on_failure=display.failure,
         )
     report.failures = unplanned | report.failures
-    if report.failures:
-        failed, total = len(report.failures), len(images)
-        if failed < total:
+    failed, total = len(report.failures), len(images)
+    if failed and total > 1:  # of a single one all has been said
+        if report.result is None:
+            console.print(f"none of the {total} images could be processed; nothing written")
+        else:
             names = ", ".join(report.failures)
             console.print(f"{failed} of {total} images failed: {names}", markup=False, soft_wrap=True)
-        elif total > 1:
-            console.print(f"none of the {total} images could be processed; nothing written")
     return report, detector.timer
 
 

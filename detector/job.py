@@ -1,6 +1,7 @@
 """Detecting in many images: numbered, resumable, and not stopped by one that cannot be read."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
 from proposals.files import FileIdentity, file_identity, is_same_file
 
-_PICTURE = re.compile(r".*_detections(-\d+)?\.jpg")
+_PICTURE = re.compile(r".*_detections(-\d+)?\.jpg", re.DOTALL)
+# Bytes of a picture's name: file systems take 255, and `temporary_name` adds 15
+_LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ def plan(
     """
     tasks: list[Task] = []
     failures: dict[str, str] = {}
-    taken: set[Path] = set()
+    # a picture that was itself named as an image is not written over
+    taken = {image.path.name for image in images if is_picture(image.path, output)}
     numbered: dict[int, str] = {}
     for position, image in enumerate(images, start=1):
         image_id = position if indices is None else indices.get(image.path.stem)
@@ -70,19 +74,27 @@ def plan(
     return tasks, failures
 
 
-def _picture(output: Path, image: ImageFile, taken: set[Path]) -> Path:
-    """`<output>/<name>_detections.jpg`, numbered where two images share a name."""
-    path, count = output / f"{image.path.stem}_detections.jpg", 1
-    while path in taken:
+def _picture(output: Path, image: ImageFile, taken: set[str]) -> Path:
+    """`<output>/<name>_detections.jpg`, numbered where this name is taken."""
+    name, count = _picture_name(image.path.stem, "_detections.jpg"), 1
+    while name in taken:
         count += 1
-        path = output / f"{image.path.stem}_detections-{count}.jpg"
-    taken.add(path)
-    return path
+        name = _picture_name(image.path.stem, f"_detections-{count}.jpg")
+    taken.add(name)
+    return output / name
+
+
+def _picture_name(stem: str, ending: str) -> str:
+    while len(os.fsencode(stem + ending)) > _LONGEST_NAME:
+        stem = stem[:-1]  # a character, which may be several bytes
+    return stem + ending
 
 
 def is_picture(path: Path, output: Path) -> bool:
     """Whether a file is a picture that a job wrote into this folder, which the next one should not look at."""
-    return path.absolute().parent == output.absolute() and _PICTURE.fullmatch(path.name) is not None
+    return _PICTURE.fullmatch(path.name) is not None and os.path.realpath(path.parent) == os.path.realpath(
+        output
+    )
 
 
 def run_job(

@@ -268,6 +268,38 @@ def test_images_of_the_same_name_get_pictures_of_their_own(tmp_path: Path) -> No
     assert [task.image_id for task in planned] == [1, 2, 3]
 
 
+def test_no_picture_is_written_over_an_image(
+    colour_detector: RCNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its folder and that of the pictures are called."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("p.png", "p_detections.jpg"):
+        Image.new("RGB", (60, 40)).save(name)
+    before = Path("p_detections.jpg").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (Path(), tmp_path, Path("link")):
+        planned, _ = plan(
+            find_images(["p.png", str(Path("link", "..", tmp_path.name, "p_detections.jpg"))]), output
+        )
+        assert [task.picture.name for task in planned] == [
+            "p_detections-2.jpg",
+            "p_detections_detections.jpg",
+        ]
+    report = run_job(colour_detector, planned, output=output, format="coco", settings=SETTINGS)
+    assert report.finished == 2 and Path("p_detections.jpg").read_bytes() == before
+
+
+def test_long_names_are_cut(colour_detector: RCNN, tmp_path: Path) -> None:
+    for ending in ("1.png", "2.png"):
+        Image.new("RGB", (60, 40)).save(tmp_path / f"{'ä' * 120}{ending}")
+    report = run(colour_detector, tmp_path, tmp_path / "out")
+    assert report.failures == {}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [
+        "ä" * 111 + "_detections-2.jpg",
+        "ä" * 112 + "_detections.jpg",
+    ]
+
+
 def test_pictures_of_a_job_are_no_images_of_the_next(
     colour_detector: RCNN, photos: Path, tmp_path: Path
 ) -> None:

@@ -173,6 +173,17 @@ def test_a_bad_image_in_a_batch_is_reported_and_the_rest_done(
     assert "2 detections in 1 image: " in out
 
 
+def test_what_is_said_of_images_without_a_picture(detect: Detect, random_model: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"{name}.png")
+        (tmp_path / "outputs" / f"{name}_detections.jpg").mkdir(parents=True)
+    model = ("--weights", random_model, "--num-proposals", 2, "--runtime", "torch")
+    code, out, err = detect("--image", "a.png", "b.png", *model)
+    assert code == 1 and "2 of 2 images failed: a.png, b.png" in err and "in 2 images: " in out
+    code, _, err = detect("--image", "c.png", "d.png", *model)
+    assert code == 2 and "none of the 2 images could be processed; nothing written" in err
+
+
 def test_any_readable_image_works(detect: Detect, random_model: Path, tmp_path: Path) -> None:
     images = {
         "one_pixel.png": Image.new("RGB", (1, 1), "red"),
