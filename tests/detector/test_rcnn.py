@@ -149,6 +149,9 @@ def test_numbers_that_make_no_sense_are_refused(
             RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, nms_iou=value)
     with pytest.raises(TypeError, match="image is a str, expected pixels"):
         colour_detector("photo.jpg")  # type: ignore[arg-type]
+    for image in (np.zeros((9, 9, 3), np.float32), np.zeros((9, 9), np.uint8), np.zeros((0, 9, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"image is \w+ \(.*\): expected RGB uint8 \(height, width, 3\)"):
+            colour_detector(image, boxes=np.array([[0, 0, 9, 9]], np.float32))
     with pytest.raises(ValueError, match="no classes to report"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, labels=[])
     with pytest.raises(ValueError, match="batch_size is 0"):
