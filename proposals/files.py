@@ -35,7 +35,10 @@ _ARRAYS = {
 # Of a file: absolute path, bytes, time of change in nanoseconds; the path alone where there was no file.
 FileIdentity = list[str | int]
 # What numpy and zipfile raise about other files, about pickles, and about missing or damaged arrays.
-_NOT_A_SHARD = (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+_NOT_A_SHARD = (
+    *(ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class Proposals(NamedTuple):
@@ -151,6 +154,8 @@ def read_shard(path: str | Path) -> Shard:
             else dict(zip(names.tolist(), map(_identity, files.tolist()), strict=True)),
         )
     except _NOT_A_SHARD as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # about the file, not its content
         raise ValueError(f"{path}: not a file of proposals (.npz), or damaged ({error})") from error
 
 

@@ -90,6 +90,10 @@ def test_files_that_are_no_shards_are_named(tmp_path: Path) -> None:
     }
     for name, content in contents.items():
         (tmp_path / f"{name}.npz").write_bytes(content)
+    for part, at in (("encrypted", 6), ("method", 10)):  # of the last entry of the zip file's directory
+        place = whole.rindex(b"PK\x01\x02") + at + 2 * (part == "encrypted")
+        contents[part] = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        (tmp_path / f"{part}.npz").write_bytes(contents[part])
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     with np.load(tmp_path / "good.npz") as good:
         arrays = dict(good)
