@@ -96,6 +96,12 @@ def build_detector(config: DetectorConfig) -> RCNN:
     if config.num_proposals is not None and config.num_proposals < 1:
         raise ValueError(f"num_proposals is {config.num_proposals}, but must be at least 1, or null for all")
     found = sources(config)
+    if config.cascade is not None and config.cascade < 1:
+        raise ValueError(f"cascade is {config.cascade}, but must be at least 1, or null for all")
+    if config.cascade is not None and len(found) == 1:
+        raise ValueError(
+            f"cascade is {config.cascade}, but there is one model: it is for those after the first"
+        )
     networks = [load_weights(source, temperature=config.temperature) for source in found]
     scorer = _scorer(config, networks)
     most = None if config.exact else config.num_proposals

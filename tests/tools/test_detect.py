@@ -252,6 +252,8 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         ),
         (["--image", "x.png", "--context", "112"], "context is 112"),
         (["--image", "x.png", "--num-proposals", "0"], "num_proposals is 0"),
+        (["--image", "x.png", "--cascade", "0"], "cascade is 0"),
+        (["--image", "x.png", "--cascade", "50"], "cascade is 50, but there is one model"),
         (["--image", "x.png", "--proposals.mode", "slow"], "proposals.mode"),
         (["--image", "x.png", "--score-threshold", "high"], "score_threshold"),
         (["--image", "x.png", "--config", "gone.yaml"], "gone.yaml"),
