@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,6 +96,12 @@ def build_detector(config: DetectorConfig) -> RCNN:
     if config.num_proposals is not None and config.num_proposals < 1:
         raise ValueError(f"num_proposals is {config.num_proposals}, but must be at least 1, or null for all")
     found = sources(config)
+    if config.cascade is not None and config.cascade < 1:
+        raise ValueError(f"cascade is {config.cascade}, but must be at least 1, or null for all")
+    if config.cascade is not None and len(found) == 1:
+        raise ValueError(
+            f"cascade is {config.cascade}, but there is one model: it is for those after the first"
+        )
     networks = [load_weights(source, temperature=config.temperature) for source in found]
     scorer = _scorer(config, networks)
     most = None if config.exact else config.num_proposals
@@ -158,15 +165,30 @@ def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:
     return [find_weights(choice) for choice in choices]
 
 
-def stored_boxes(config: DetectorConfig) -> Callable[[str], np.ndarray] | None:
+def stored_boxes(config: DetectorConfig, images: Iterable[str]) -> Callable[[str], np.ndarray] | None:
     """Look-up of boxes (N, 4) by an image's name in the configuration's proposal files, if it has any.
 
-    The look-up raises `ValueError` for an image that they do not hold.
+    Args:
+        images: The names of all images of a job: those stored under a name of their own are nobody else's, and others
+            that would share the boxes of one have none.
+
+    Returns:
+        The look-up, which raises `ValueError` for an image that has no boxes.
     """
     if config.proposal_files is None:
         return None
     stored = ProposalFile(config.proposal_files)
-    return stored.boxes
+    claims = Counter(stored.stored_name(name) for name in images)
+
+    def boxes(name: str) -> np.ndarray:
+        entry = stored.stored_name(name)
+        if entry is not None and entry != name and claims[entry] > 1:
+            raise ValueError(
+                f"{name}: has no proposals under this name, and those of {entry} fit {claims[entry]} images"
+            )
+        return stored.boxes(name)
+
+    return boxes
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

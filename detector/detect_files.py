@@ -23,6 +23,7 @@ from detector.stage_timer import StageTimer
 from detector.weights import WeightsRecord, describe, load_weights
 from eval.dataset import Category, ImageSet
 from eval.ilsvrc import read_image_list
+from proposals.files import find_shards
 
 
 def detect_files(
@@ -77,8 +78,9 @@ def detect_files(
             format=format,
             # also where none were named, and where a file of that name has been trained again
             settings=config.what_decides_the_result()
-            | {"weights": [weights, *map(_digest, sources(config))]},
-            boxes_of=stored_boxes(config),
+            | {"weights": [weights, *map(_digest, sources(config))]}
+            | {"proposal_files": _with_digests(config.proposal_files)},
+            boxes_of=stored_boxes(config, [image.name for image in images]),
             workers=number_of_workers(config),
             resume=resume,
             pictures=pictures,
@@ -87,13 +89,13 @@ def detect_files(
             on_failure=display.failure,
         )
     report.failures = unplanned | report.failures
-    if report.failures:
-        failed, total = len(report.failures), len(images)
-        if failed < total:
+    failed, total = len(report.failures), len(images)
+    if failed and total > 1:  # of a single one all has been said
+        if report.result is None:
+            console.print(f"none of the {total} images could be processed; nothing written")
+        else:
             names = ", ".join(report.failures)
             console.print(f"{failed} of {total} images failed: {names}", markup=False, soft_wrap=True)
-        elif total > 1:
-            console.print(f"none of the {total} images could be processed; nothing written")
     return report, detector.timer
 
 
@@ -102,6 +104,12 @@ def _digest(source: WeightsRecord | Path) -> str:
         return source.sha256
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _with_digests(proposal_files: list[str] | None) -> list[str] | None:
+    if proposal_files is None:
+        return None
+    return [*proposal_files, *map(_digest, find_shards(proposal_files))]
 
 
 def _those_of(known: ImageSet, images: list[ImageFile], console: Console) -> list[ImageFile]:

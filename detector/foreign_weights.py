@@ -1,6 +1,7 @@
 """Weights of other frameworks by the names of this project's network: Caffe's and torchvision's."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,12 @@ _BRANCHES = {  # Caffe's, ours, torchvision's
 }
 
 
+# What numpy and zipfile raise about other files and damaged ones.
+_DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
 def caffe_tensors(path: Path) -> dict[str, Tensor]:
-    """Weights of a `.caffemodel`, or of its blobs as `<caffe layer>/weight` and `/bias` in a numpy archive.
+    """float32 weights of a `.caffemodel`, or of its blobs as `<caffe layer>/weight` and `/bias` in a numpy archive.
 
     Blobs of layers that GoogLeNet does not have keep their names.
 
@@ -29,8 +34,11 @@ def caffe_tensors(path: Path) -> dict[str, Tensor]:
         OSError: The file is missing, damaged or of another kind.
     """
     blobs = read_caffemodel(path) if path.suffix == ".caffemodel" else _read_numpy(path)
-    # copies: what lies in a file's memory cannot be written
-    return {CAFFE_NAMES.get(blob, blob): torch.from_numpy(array.copy()) for blob, array in blobs.items()}
+    # copies: what lies in a file's memory cannot be written, nor has it always this machine's order of bytes
+    return {
+        CAFFE_NAMES.get(blob, blob): torch.from_numpy(array.astype(np.float32))
+        for blob, array in blobs.items()
+    }
 
 
 def torchvision_tensors(path: Path) -> dict[str, Tensor]:
@@ -79,7 +87,7 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
             if array.dtype.kind != "f":
                 raise ValueError(f"{name} is of {array.dtype.name}, not of floating point numbers")
         return arrays
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise OSError(f"{path}: not a readable numpy archive of weights ({error})") from None
 
 

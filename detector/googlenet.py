@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from detector.architecture import PAPER, SLIM_NAMES, TABLE_1, Architecture
@@ -240,8 +241,9 @@ class GoogLeNet(nn.Module):
 _AUXILIARY = {"inception_4a": "aux_4a", "inception_4d": "aux_4d"}
 
 
-def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """All of them, also those that `nn.SyncBatchNorm.convert_sync_batchnorm` has put in their places."""
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
 def _twice(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

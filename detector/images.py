@@ -85,11 +85,14 @@ def find_images(
                 raise ValueError(f"{pattern}: matches no images (looked for {_known_suffixes()})")
             for path in matches:
                 add(path, path)
-    names = Counter(image.name for image in images.values())
-    return [
-        image if names[image.name] == 1 else ImageFile(image.path, image.path.as_posix())
-        for image in images.values()
-    ]
+    found = list(images.values())
+    while len(names := Counter(image.name for image in found)) < len(found):
+        # again and again: the path of one may be the name of another
+        found = [
+            image if names[image.name] == 1 else ImageFile(image.path, image.path.as_posix())
+            for image in found
+        ]
+    return found
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -164,7 +167,7 @@ def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1 and pixels.dtype.kind == "f":
         return (values * 255).round().astype(np.uint8)
-    if low >= 0 and high <= 255 and pixels.dtype != np.uint16:
+    if low >= 0 and high <= 255 and pixels.dtype.newbyteorder("=") != np.uint16:
         return values.round().astype(np.uint8)
     if low >= 0 and high <= 65535:
         return (values / 257).round().astype(np.uint8)

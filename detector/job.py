@@ -1,6 +1,7 @@
 """Detecting in many images: numbered, resumable, and not stopped by one that cannot be read."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,11 @@ from detector.rcnn import RCNN
 from detector.taxonomy import DetectionClass
 from eval.atomic import temporary_name
 from eval.image_names import image_stem
+from proposals.files import FileIdentity, file_identity, is_same_file
 
-_PICTURE = re.compile(r".*_detections(-\d+)?\.jpg")
+_PICTURE = re.compile(r".*_detections(-\d+)?\.jpg", re.DOTALL)
+# Bytes of a picture's name: file systems take 255, and `temporary_name` adds 15
+_LONGEST_NAME = 240
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def plan(
         indices = stems
     tasks: list[Task] = []
     failures: dict[str, str] = {}
-    taken: set[Path] = set()
+    # a picture that was itself named as an image is not written over
+    taken = {image.path.name for image in images if is_picture(image.path, output)}
     numbered: dict[int, str] = {}
     for position, image in enumerate(images, start=1):
         image_id = position if indices is None else indices.get(image_stem(image.path))
@@ -78,19 +83,27 @@ def plan(
     return tasks, failures
 
 
-def _picture(output: Path, image: ImageFile, taken: set[Path]) -> Path:
-    """`<output>/<name>_detections.jpg`, numbered where two images share a name."""
-    path, count = output / f"{image.path.stem}_detections.jpg", 1
-    while path in taken:
+def _picture(output: Path, image: ImageFile, taken: set[str]) -> Path:
+    """`<output>/<name>_detections.jpg`, numbered where this name is taken."""
+    name, count = _picture_name(image.path.stem, "_detections.jpg"), 1
+    while name in taken:
         count += 1
-        path = output / f"{image.path.stem}_detections-{count}.jpg"
-    taken.add(path)
-    return path
+        name = _picture_name(image.path.stem, f"_detections-{count}.jpg")
+    taken.add(name)
+    return output / name
+
+
+def _picture_name(stem: str, ending: str) -> str:
+    while len(os.fsencode(stem + ending)) > _LONGEST_NAME:
+        stem = stem[:-1]  # a character, which may be several bytes
+    return stem + ending
 
 
 def is_picture(path: Path, output: Path) -> bool:
     """Whether a file is a picture that a job wrote into this folder, which the next one should not look at."""
-    return path.absolute().parent == output.absolute() and _PICTURE.fullmatch(path.name) is not None
+    return _PICTURE.fullmatch(path.name) is not None and os.path.realpath(path.parent) == os.path.realpath(
+        output
+    )
 
 
 def run_job(
@@ -178,7 +191,23 @@ def _search(
     """Pixels and proposals of an image."""
     with detector.timer.stage("read"):
         image = read_image(task.image.path)
-    return image, boxes_of(task.image.name) if boxes_of else detector.propose(image)
+    if boxes_of is None:
+        return image, detector.propose(image)
+    boxes = boxes_of(task.image.name)
+    _check_inside(task.image.name, boxes, image)
+    return image, boxes
+
+
+def _check_inside(name: str, boxes: np.ndarray, image: np.ndarray) -> None:
+    """Refuse stored boxes (N, 4) that leave the image by more than a pixel, which another program may round to."""
+    for axis, side, extent in ((0, image.shape[1], "wide"), (1, image.shape[0], "high")):
+        lowest = float(boxes[:, axis::2].min(initial=0))
+        highest = float(boxes[:, axis::2].max(initial=0))
+        if not (lowest >= -1 and highest <= side + 1):  # NaN fails, too
+            reached = highest if lowest >= -1 else lowest
+            raise ValueError(
+                f"{name}: its proposals are of another image: a box reaches {reached:g}, the image is {side} {extent}"
+            )
 
 
 def _detect(
@@ -212,7 +241,7 @@ class Journal:
     ) -> None:
         self.path = path
         self.classes = classes
-        self._done: dict[tuple[int, str], tuple[list[Any], Detections]] = {}
+        self._done: dict[tuple[int, str], tuple[FileIdentity, Detections]] = {}
         self._header = json.dumps({"settings": settings}, sort_keys=True)
         self._complete_bytes = self._read() if resume and path.is_file() else 0
         self._file: TextIO
@@ -234,13 +263,12 @@ class Journal:
     def of(self, task: Task) -> Detections | None:
         """What is known of an image, unless another file has its name now."""
         file, detections = self._done.get((task.image_id, task.image.name), ([], None))
-        now = _identity(task.image.path)
-        return detections if file[: len(now)] == now else None
+        return detections if is_same_file(file, task.image.path) else None
 
     def append(self, task: Task, detections: Detections) -> None:
         """Note one finished image."""
         record = {
-            "file": _identity(task.image.path),
+            "file": file_identity(task.image.path),
             "image_id": detections.image_id,
             "image_name": detections.image_name,
             "width": detections.width,
@@ -293,13 +321,3 @@ class Journal:
                 f"{self.path}: the stopped job had other settings ({', '.join(changed)});"
                 " use the same ones, or start again without --resume"
             )
-
-
-def _identity(path: Path) -> list[Any]:
-    """What tells a file from another of the same name, and from itself after a change; its place, if it is gone."""
-    place = path.absolute().as_posix()
-    try:
-        status = path.stat()
-    except OSError:
-        return [place]
-    return [place, status.st_size, status.st_mtime_ns]

@@ -7,6 +7,8 @@ import numpy as np
 
 NumCrops = Literal[1, 10, 144]
 PAPER_SCALES = (256, 288, 320, 352)  # short sides, for crops of 224
+# An image so many times as long as it is wide is cut before it is resized: all of it would take gigabytes.
+_STRIP = 32
 
 
 def crops(image: np.ndarray, count: NumCrops = 1, *, size: int = 224) -> np.ndarray:
@@ -32,16 +34,12 @@ def crops(image: np.ndarray, count: NumCrops = 1, *, size: int = 224) -> np.ndar
     if count not in get_args(NumCrops):
         raise ValueError(f"crops is {count}, but must be 1, 10 or 144")
     if count == 1:
-        square = _squares(_with_short_side(image, _scaled(256, size)))[1]
-        return _corners_and_centre(square, size)[-1:]
+        return _corners_and_centre(_resized_squares(image, _scaled(256, size))[1], size)[-1:]
     if count == 10:
-        square = _squares(_with_short_side(image, _scaled(256, size)))[1]
-        upright = _corners_and_centre(square, size)
+        upright = _corners_and_centre(_resized_squares(image, _scaled(256, size))[1], size)
     else:
         squares = [
-            square
-            for scale in PAPER_SCALES
-            for square in _squares(_with_short_side(image, _scaled(scale, size)))
+            square for scale in PAPER_SCALES for square in _resized_squares(image, _scaled(scale, size))
         ]
         upright = np.concatenate(
             [[*_corners_and_centre(square, size), _resize(square, size, size)] for square in squares]
@@ -51,6 +49,13 @@ def crops(image: np.ndarray, count: NumCrops = 1, *, size: int = 224) -> np.ndar
 
 def _scaled(short_side: int, size: int) -> int:
     return round(short_side * size / 224)
+
+
+def _resized_squares(image: np.ndarray, short_side: int) -> list[np.ndarray]:
+    """The first, the middle and the last square of the image resized to a short side."""
+    if max(image.shape[:2]) > _STRIP * min(image.shape[:2]):
+        return [_resize(square, short_side, short_side) for square in _squares(image)]
+    return _squares(_with_short_side(image, short_side))
 
 
 def _with_short_side(image: np.ndarray, short_side: int) -> np.ndarray:

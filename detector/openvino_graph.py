@@ -120,7 +120,7 @@ def _conv_module(layer: nn.Conv2d, x: Node) -> Node:
     return _conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def _batch_norm(layer: nn.BatchNorm2d, x: Node) -> Node:
+def _batch_norm(layer: nn.BatchNorm2d | nn.SyncBatchNorm, x: Node) -> Node:
     if layer.running_mean is None or layer.running_var is None:
         raise UnknownOperationError("a batch norm without moving mean and variance has no counterpart")
     factor = (layer.running_var + layer.eps).rsqrt()
@@ -247,6 +247,7 @@ METHODS: dict[Any, Callable[..., Any]] = {
 MODULES: dict[Any, Callable[..., Any]] = {
     nn.Conv2d: _conv_module,
     nn.BatchNorm2d: _batch_norm,
+    nn.SyncBatchNorm: _batch_norm,
     nn.Linear: lambda layer, x: _linear(x, layer.weight, layer.bias),
     nn.ReLU: lambda layer, x: ops.relu(x),
     nn.MaxPool2d: lambda layer, x: _max_pool2d(

@@ -105,11 +105,16 @@ class RCNN:
             image: RGB uint8 (H, W, 3), see `detector.images.read_image`.
             boxes: Proposals (N, 4) float32, best first, instead of asking for some.
             progress: Called with the numbers of regions done and to do, after every batch.
+
+        Raises:
+            TypeError, ValueError: The image is something else.
         """
         if not isinstance(image, np.ndarray):
             raise TypeError(
                 f"image is a {type(image).__name__}, expected pixels as of detector.images.read_image"
             )
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(f"image is {image.dtype} {image.shape}: expected RGB uint8 (height, width, 3)")
         if boxes is None:
             boxes = self.propose(image)
         factors = None

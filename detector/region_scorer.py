@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from detector.region_classifier import RegionClassifier
-from detector.regions import warp_regions
+from detector.regions import check_context, warp_regions
 from detector.runtime import Precision, RuntimeName, choose_runtime
 from detector.stage_timer import StageTimer
 from detector.taxonomy import DetectionClass
@@ -58,6 +58,9 @@ class RegionScorer:
         runtime: How the network runs, see `detector.runtime`.
         device: Where the network runs.
         precision: Of its arithmetic, likewise.
+
+    Raises:
+        ValueError: A number that makes no sense, or a runtime that is not there or does not suit the device.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class RegionScorer:
         self.batch_size = batch_size
         self._preprocessing = network.preprocessing
         self._context = self._preprocessing.context if context is None else context
+        check_context(self._context, self._preprocessing.size)
         self._run = choose_runtime(
             network, runtime, device, size=self._preprocessing.size, precision=precision
         )

@@ -38,8 +38,7 @@ def warp_regions(
     Raises:
         ValueError: `context` leaves no room for the box.
     """
-    if not 0 <= 2 * context < size:
-        raise ValueError(f"context is {context}, but must lie between 0 and half the region size {size}")
+    check_context(context, size)
     regions = np.empty((len(boxes), size, size, 3), np.uint8)
     regions[...] = np.rint(fill).astype(np.uint8)
     if crop == "square":
@@ -47,6 +46,16 @@ def warp_regions(
     for region, box in zip(regions, boxes, strict=True):
         _warp(image, box, region, context)
     return regions
+
+
+def check_context(context: int, size: int) -> None:
+    """Refuse a context that leaves no room for the box in a region, both in pixels.
+
+    Raises:
+        ValueError: Not `0 <= 2 * context < size`.
+    """
+    if not 0 <= 2 * context < size:
+        raise ValueError(f"context is {context}, but must lie between 0 and half the region size {size}")
 
 
 def squares(boxes: np.ndarray) -> np.ndarray:

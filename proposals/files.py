@@ -6,6 +6,7 @@ A shard holds n images and N boxes:
     boxes    (N, 4) float32  xyxy, half-open, pixels of the original image, best-ranked first
     scores   (N,) float32    descending within an image; 1 / rank where the method itself scores nothing
     settings () str          JSON: how the boxes were made
+    files    (n,) str        JSON: which file each image was, see `file_identity`; where it is not known, absent
 """
 
 import glob
@@ -31,8 +32,13 @@ _ARRAYS = {
     "scores": (1, "f"),
     "settings": (0, "U"),
 }
+# Of a file: absolute path, bytes, time of change in nanoseconds; the path alone where there was no file.
+FileIdentity = list[str | int]
 # What numpy and zipfile raise about other files, about pickles, and about missing or damaged arrays.
-_NOT_A_SHARD = (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+_NOT_A_SHARD = (
+    *(ValueError, KeyError, EOFError, TypeError, AttributeError, OSError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class Proposals(NamedTuple):
@@ -47,22 +53,52 @@ def by_rank(boxes: NDArray[np.float32]) -> Proposals:
     return Proposals(boxes, (1 / np.arange(1, len(boxes) + 1)).astype(np.float32))
 
 
+def file_identity(path: Path) -> FileIdentity:
+    """What tells a file from another of the same name, and from itself after a change; its place, if it is gone."""
+    place = path.absolute().as_posix()
+    try:
+        status = path.stat()
+    except OSError:
+        return [place]
+    return [place, status.st_size, status.st_mtime_ns]
+
+
+def is_same_file(before: FileIdentity, path: Path) -> bool:
+    """Whether a file is the one that was seen before, and unchanged; one that is gone has not changed."""
+    now = file_identity(path)
+    return before[: len(now)] == now
+
+
 def write_shard(
-    path: str | Path, proposals: Mapping[str, Proposals], settings: Mapping[str, Any] | None = None
+    path: str | Path,
+    proposals: Mapping[str, Proposals],
+    settings: Mapping[str, Any] | None = None,
+    files: Mapping[str, FileIdentity] | None = None,
 ) -> None:
-    """Write the proposals of images in the order of the mapping; the file appears only when complete."""
+    """Write the proposals of images in the order of the mapping; the file appears only when complete.
+
+    Args:
+        settings: How they were made.
+        files: Which file each of the images was, where that is known of all.
+    """
     counts = [len(of_image.boxes) for of_image in proposals.values()]
     boxes = [np.asarray(of_image.boxes, np.float32).reshape(-1, 4) for of_image in proposals.values()]
     scores = [np.asarray(of_image.scores, np.float32).reshape(-1) for of_image in proposals.values()]
+    arrays: dict[str, Any] = {
+        "names": _as_text(proposals),
+        "offsets": np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
+        "boxes": np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
+        "scores": np.concatenate([np.zeros(0, np.float32), *scores]),
+        "settings": np.array(json.dumps(dict(settings or {}), sort_keys=True)),
+    }
+    if files is not None:
+        arrays["files"] = _as_text(json.dumps(files[name]) for name in proposals)
     with written_whole(path) as file:
-        np.savez_compressed(
-            file,
-            names=np.array(list(proposals), dtype=np.str_),
-            offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
-            boxes=np.concatenate([np.zeros((0, 4), np.float32), *boxes]),
-            scores=np.concatenate([np.zeros(0, np.float32), *scores]),
-            settings=np.array(json.dumps(dict(settings or {}), sort_keys=True)),
-        )
+        np.savez_compressed(file, **arrays)
+
+
+def _as_text(lines: Iterable[str]) -> NDArray[np.str_]:
+    return np.array(list(lines), dtype=np.str_)
 
 
 class Shard(NamedTuple):
@@ -74,6 +110,7 @@ class Shard(NamedTuple):
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     settings: dict[str, Any]
+    files: dict[str, FileIdentity]  # by name; empty where the file does not tell
 
     def proposals(self, index: int) -> Proposals:
         """Those of the image `names[index]`."""
@@ -91,6 +128,7 @@ def read_shard(path: str | Path) -> Shard:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}
+            files = file.get("files")
         names, offsets, boxes, scores, settings = arrays.values()
         belong_together = (
             all(arrays[name].ndim == ndim for name, (ndim, _) in _ARRAYS.items())
@@ -100,14 +138,29 @@ def read_shard(path: str | Path) -> Shard:
             and offsets[0] == 0
             and len(boxes) == len(scores) == offsets[-1]
             and bool((np.diff(offsets) >= 0).all())
+            and (files is None or (files.shape == names.shape and files.dtype.kind == "U"))
         )
         if not belong_together:
             raise ValueError("arrays do not belong together")
         return Shard(
-            Path(path), names.tolist(), offsets, boxes, scores, settings=dict(json.loads(settings.item()))
+            Path(path),
+            names.tolist(),
+            offsets,
+            boxes,
+            scores,
+            settings=dict(json.loads(settings.item())),
+            files={}
+            if files is None
+            else dict(zip(names.tolist(), map(_identity, files.tolist()), strict=True)),
         )
     except _NOT_A_SHARD as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # about the file, not its content
         raise ValueError(f"{path}: not a file of proposals (.npz), or damaged ({error})") from error
+
+
+def _identity(text: str) -> FileIdentity:
+    return list(json.loads(text))
 
 
 class ProposalFile:

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proposals.files import Proposals, by_rank, find_shards, merged, read_shard, write_shard
+from proposals.files import (
+    FileIdentity,
+    Proposals,
+    by_rank,
+    file_identity,
+    find_shards,
+    is_same_file,
+    merged,
+    read_shard,
+    write_shard,
+)
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
@@ -80,7 +90,7 @@ def check_output(shards: Sequence[ShardPlan], settings: Mapping[str, Any], overw
     """See that the shards already in the output folder are of this job; with `overwrite`, remove them.
 
     Raises:
-        ValueError: they are of other images or other settings.
+        ValueError: they are of other images, also of those of the same names in another place, or other settings.
     """
     if not shards:
         raise ValueError("no images to propose boxes for")
@@ -97,6 +107,12 @@ def check_output(shards: Sequence[ShardPlan], settings: Mapping[str, Any], overw
         strangers = set(existing.names) - set(planned[path].images)
         if strangers:
             raise ValueError(f"{path}: holds {min(strangers)}, not an image of this job; {_WAYS_OUT}")
+        if len(existing.files) < len(existing.names):
+            raise ValueError(f"{path}: does not tell which files its images were; {_WAYS_OUT}")
+        for name, file in existing.files.items():
+            place = planned[path].images[name].absolute().as_posix()
+            if file[:1] != [place]:
+                raise ValueError(f"{path}: its {name} is {file[0]}, not {place}; {_WAYS_OUT}")
 
 
 def run_shard(
@@ -109,7 +125,7 @@ def run_shard(
     on_image: Callable[[], None] = lambda: None,
     on_failure: Callable[[str, Exception], None] = lambda name, error: None,
 ) -> int:
-    """Make one shard, or what is missing of it.
+    """Make one shard, or what is missing of it; an image whose file has changed since is made again.
 
     Args:
         shard: what to make.
@@ -124,14 +140,23 @@ def run_shard(
     Returns:
         The number of images that failed.
     """
-    done = merged([read_shard(shard.path)]) if shard.path.exists() else {}
+    existing = [read_shard(shard.path)] if shard.path.exists() else []
+    files = {
+        name: file
+        for part in existing
+        for name, file in part.files.items()
+        if name in shard.images and is_same_file(file, shard.images[name])
+    }
+    done = {name: of_image for name, of_image in merged(existing).items() if name in files}
+    outdated = sum(len(part.names) for part in existing) > len(done)
     missing = {name: path for name, path in shard.images.items() if name not in done}
     for _ in done:
         on_image()
 
-    def propose(path: Path) -> Proposals | OSError | ValueError:
+    def propose(path: Path) -> tuple[FileIdentity, Proposals] | OSError | ValueError:
         try:
-            return by_rank(search(read(path)))
+            file = file_identity(path)  # before it is read: what changes it after that is noticed
+            return file, by_rank(search(read(path)))
         except (OSError, ValueError) as error:
             return error
 
@@ -139,16 +164,16 @@ def run_shard(
     pool = ThreadPoolExecutor(workers)
     try:
         for name, result in zip(missing, pool.map(propose, missing.values()), strict=True):
-            if isinstance(result, Proposals):
-                done[name] = result
+            if isinstance(result, tuple):
+                files[name], done[name] = result
             else:
                 failed += 1
                 on_failure(name, result)
             on_image()
     finally:
         pool.shutdown(cancel_futures=True)  # when interrupted, without the images that wait
-    if len(missing) > failed or not shard.path.exists():
-        write_shard(shard.path, {name: done[name] for name in shard.images if name in done}, settings)
+    if len(missing) > failed or outdated or not existing:
+        write_shard(shard.path, {name: done[name] for name in shard.images if name in done}, settings, files)
     return failed
 
 

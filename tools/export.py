@@ -63,12 +63,23 @@ def export(arguments: Namespace) -> int:
         raise ValueError("nothing to do: give --output FILE.onnx or FILE.pt2, or --compile")
     if arguments.size is not None and arguments.size < 32:
         raise ValueError(f"--size {arguments.size}: the network needs 32 pixels or more")
+    models = [Path(output) for output in arguments.output if output.endswith(".safetensors")]
+    if models and (arguments.taps or arguments.size is not None):
+        raise ValueError(
+            f"--output {models[0]}: is the model as it is; --taps and --size are for other files"
+        )
+    if not models and (arguments.origin or arguments.licence):
+        raise ValueError("--origin and --licence are written to .safetensors files, and none is asked for")
     source = find_weights(arguments.weights)
-    for output in [Path(output) for output in arguments.output if output.endswith(".safetensors")]:
+    if models:
         if not isinstance(source, Path):
-            raise ValueError(f"--output {output}: --weights must be a .safetensors model of this project")
-        error = pack(source, output, name=output.stem, origin=arguments.origin, licence=arguments.licence)
-        print(f"{output}: written; weights in 8 bits, a layer's off by {error:.1%} at most")
+            raise ValueError(f"--output {models[0]}: --weights must be a .safetensors model of this project")
+        for output in models:
+            if output.exists() and output.samefile(source):
+                raise ValueError(f"--output {output}: is the file of the weights; choose another name")
+        for output in models:
+            error = pack(source, output, name=output.stem, origin=arguments.origin, licence=arguments.licence)
+            print(f"{output}: written; weights in 8 bits, a layer's off by {error:.1%} at most")
     others = [output for output in arguments.output if not output.endswith(".safetensors")]
     if not others and not arguments.compile:
         return 0

@@ -62,6 +62,8 @@ def propose(arguments: Namespace) -> int:
     patterns = [*arguments.image, *(_lines(arguments.list) if arguments.list else [])]
     if not patterns:
         raise ValueError("no images: give --image or --list")
+    if arguments.image_list and not arguments.annotations:
+        raise ValueError("--image-list says which of the annotated images count: it needs --annotations")
     images = {image.name: image.path for image in find_images(patterns)}
     annotations = None
     if arguments.annotations:
@@ -171,7 +173,11 @@ def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int
 
 
 def _lines(path: str) -> list[str]:
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin with a mark
+    except UnicodeDecodeError:
+        raise ValueError(f"--list {path}: is not a text file in UTF-8") from None
+    lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -17,6 +17,7 @@ IMAGENET_INPUT = Preprocessing(
 )
 # The last feature map of each stride: 2, 4, 8, 16, 32, like the stem and the four stages of a ResNet.
 LEVELS = ("conv1", "conv2", "inception_3b", "inception_4e", "inception_5b")
+TWO_ARCHITECTURES = "give either weights, which bring their architecture, or an architecture, but not both"
 
 
 class InputConversion(nn.Module):
@@ -132,9 +133,7 @@ def build_backbone(
     if weights is None:
         network = GoogLeNet(0, architecture=architecture or PAPER)
     elif architecture is not None:
-        raise ValueError(
-            "give either weights, which bring their architecture, or an architecture, but not both"
-        )
+        raise ValueError(TWO_ARCHITECTURES)
     else:
         network, wanted = trained_network(weights)
     backbone = Backbone(network, taps=taps, wanted=wanted, given=given)
@@ -147,6 +146,17 @@ def trained_network(weights: str | Path) -> tuple[GoogLeNet, Preprocessing]:
     """A trained network, in training mode as new modules are, and the input convention it was trained with."""
     network, card = load_network(find_weights(str(weights)))
     return network.train(), card.preprocessing
+
+
+def last_of(frozen_levels: int) -> str | None:
+    """The last of so many levels that keep their weights, for `build_backbone`'s `freeze`; None of 0.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    if not 0 <= frozen_levels <= len(LEVELS):
+        raise ValueError(f"frozen_levels is {frozen_levels}, but must be 0 to {len(LEVELS)}")
+    return LEVELS[frozen_levels - 1] if frozen_levels else None
 
 
 def _scale_and_offset(convention: Preprocessing) -> tuple[Tensor, Tensor]:

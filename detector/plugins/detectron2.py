@@ -16,7 +16,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import Tensor
 
-from detector.plugins.backbone import IMAGENET_INPUT, LEVELS, build_backbone
+from detector.plugins.backbone import IMAGENET_INPUT, LEVELS, build_backbone, last_of
 from detector.region_classifier import Preprocessing
 
 
@@ -38,8 +38,7 @@ class GoogLeNetBackbone(Backbone):
         given: Preprocessing = IMAGENET_INPUT,
     ) -> None:
         super().__init__()
-        freeze = LEVELS[frozen_levels - 1] if frozen_levels else None
-        self.body = build_backbone(weights, taps=out_features, freeze=freeze, given=given)
+        self.body = build_backbone(weights, taps=out_features, freeze=last_of(frozen_levels), given=given)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """See the class."""

@@ -5,6 +5,7 @@ does by default, whatever the weights were trained on.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from detector.architecture import SLIM, TABLE_1, Architecture
+from detector.architecture import PAPER, SLIM, TABLE_1, Architecture
 from detector.googlenet import GoogLeNet
-from detector.plugins.backbone import LEVELS, InputConversion, trained_network
+from detector.plugins.backbone import LEVELS, TWO_ARCHITECTURES, InputConversion, trained_network
 
 
 class TimmGoogLeNet(nn.Module):
@@ -29,14 +30,20 @@ class TimmGoogLeNet(nn.Module):
         global_pool: str = "avg",
         output_stride: int | None = None,
         weights: str | Path | None = None,
-        **variant: Any,
+        architecture: Architecture = PAPER,
+        **changes: Any,
     ) -> None:
-        """Options besides timm's own are `weights` and those of `Architecture`: `width=0.5`, `norm="none"`, ..."""
+        """Options besides timm's own are `weights`, or those of `Architecture`: `width=0.5`, `norm="none"`, ...
+
+        Raises:
+            ValueError: Something that GoogLeNet does not have, or weights and `changes` of the architecture.
+        """
         if in_chans != 3 or global_pool != "avg" or output_stride not in (None, 32):
             raise ValueError("GoogLeNet has in_chans=3, global_pool='avg' and output_stride=32 only")
         super().__init__()
         self.input = InputConversion()
-        self._take(GoogLeNet(num_classes, architecture=Architecture(**variant), dropout=drop_rate))
+        self._changes = changes
+        self._take(GoogLeNet(num_classes, architecture=replace(architecture, **changes), dropout=drop_rate))
         if weights is not None:
             self.load_pretrained(weights)
 
@@ -107,7 +114,13 @@ class TimmGoogLeNet(nn.Module):
         return {"stem": r"^network\.conv", "blocks": r"^network\.inception" if coarse else blocks}
 
     def load_pretrained(self, source: str | Path) -> None:
-        """Take the weights that `tools/detect.py --weights` calls `source`, and their architecture and input."""
+        """Take the weights that `tools/detect.py --weights` calls `source`, and their architecture and input.
+
+        Raises:
+            ValueError: The network was asked to have an architecture of its own.
+        """
+        if self._changes:
+            raise ValueError(TWO_ARCHITECTURES)
         classes = self.num_classes
         network, wanted = trained_network(source)
         network.dropout = self.network.dropout
@@ -166,7 +179,7 @@ def _check_checkpoint(tensors: dict[str, Tensor], model: nn.Module) -> dict[str,
     return tensors
 
 
-def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
+def _create(variant: str, pretrained: bool, architecture: Architecture, **options: Any) -> nn.Module:
     if options.get("features_only"):
         options.setdefault("num_classes", 0)  # nobody would see the classifier, nor that it begins anew
     return build_model_with_cfg(
@@ -175,6 +188,7 @@ def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
         pretrained,
         feature_cfg={"feature_cls": "getter"},
         pretrained_filter_fn=_check_checkpoint,
+        architecture=architecture,
         **options,
     )
 
@@ -182,11 +196,10 @@ def _create(variant: str, pretrained: bool, **options: Any) -> nn.Module:
 @register_model
 def googlenet_rcnn(pretrained: bool = False, **options: Any) -> nn.Module:
     """The paper's network: true 5x5 convolutions, biases, local response normalisation."""
-    return _create("googlenet_rcnn", pretrained, **options)
+    return _create("googlenet_rcnn", pretrained, PAPER, **options)
 
 
 @register_model
 def googlenet_rcnn_bn(pretrained: bool = False, **options: Any) -> nn.Module:
     """TF-slim's and torchvision's: batch norm, 3x3 convolutions in place of 5x5."""
-    defaults = {"norm": SLIM.norm, "true_5x5": SLIM.true_5x5}
-    return _create("googlenet_rcnn_bn", pretrained, **(defaults | options))
+    return _create("googlenet_rcnn_bn", pretrained, SLIM, **options)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
 from detector.architecture import Architecture
-from detector.plugins.backbone import LEVELS, Backbone, build_backbone
+from detector.plugins.backbone import LEVELS, Backbone, build_backbone, last_of
 
 
 class PyramidBackbone(nn.Module):
@@ -57,13 +57,11 @@ def googlenet_fpn(
     """
     if finest_stride not in (4, 8):
         raise ValueError(f"finest_stride is {finest_stride}, but must be 4 or 8")
-    if not 0 <= frozen_levels <= len(LEVELS):
-        raise ValueError(f"frozen_levels is {frozen_levels}, but must be 0 to {len(LEVELS)}")
     body = build_backbone(
         weights,
         taps=LEVELS[1:] if finest_stride == 4 else LEVELS[2:],
         architecture=architecture,
-        freeze=LEVELS[frozen_levels - 1] if frozen_levels else None,
+        freeze=last_of(frozen_levels),
         norm_eval=norm_eval,
         checkpointing=checkpointing,
     )

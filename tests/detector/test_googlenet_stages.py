@@ -188,10 +188,19 @@ def test_norm_eval_fixes_all_statistics() -> None:
     assert "inception_3a" in moved(network, train_step=False)
 
 
+def test_norm_eval_fixes_the_statistics_of_converted_norms() -> None:
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(build(NORMS[1]))
+    network.freeze("conv1", norm_eval=True)
+    assert moved(network, train_step=False) == set()
+
+
+@pytest.mark.parametrize("converted", [False, True])
 @pytest.mark.parametrize("architecture", NORMS)
-def test_checkpointing_changes_nothing_but_memory(architecture: Architecture) -> None:
+def test_checkpointing_changes_nothing_but_memory(architecture: Architecture, converted: bool) -> None:
     def step(checkpointing: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         network = build(architecture, auxiliary=True)
+        if converted:  # as training on several GPUs does it
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         network.checkpointing = checkpointing
         kept = 0
 

@@ -41,6 +41,15 @@ def test_sixteen_bit_is_scaled_not_clipped(tmp_path: Path) -> None:
         assert pixels.tolist() == [[[0] * 3, [1] * 3, [100] * 3, [255] * 3]]
 
 
+def test_sixteen_bit_is_the_same_in_either_order_of_bytes(tmp_path: Path) -> None:
+    for mode, order in (("I;16", "<"), ("I;16B", ">")):
+        dark = np.array([[0, 1, 128, 250]], f"{order}u2")
+        path = save(tmp_path / f"{mode[2:]}.tif", Image.frombytes(mode, (4, 1), dark.tobytes()))
+        with Image.open(path) as image:
+            assert image.mode == mode
+        assert read_image(path)[0, :, 0].tolist() == [0, 0, 0, 1]
+
+
 def test_floating_point_is_stretched(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[-1.0, 0.0, 1.0]], np.float32))
     assert read_image(save(tmp_path / "x.tif", image))[0, :, 0].tolist() == [0, 128, 255]
@@ -145,6 +154,17 @@ def test_images_that_would_share_a_name_go_by_their_paths(tmp_path: Path) -> Non
         save(tmp_path / name, Image.new("RGB", (2, 2)))
     found = find_images([str(tmp_path / "a"), str(tmp_path / "b")])
     assert [image.name for image in found] == [f"{tmp_path}/a/1.png", f"{tmp_path}/b/1.png", "2.png"]
+
+
+def test_the_path_of_one_may_be_the_name_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.png", "b/x.png", "a/b/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / name, Image.new("RGB", (2, 2)))
+    found = find_images(["a", "b"])
+    assert {image.name: image.path.as_posix() for image in found} == {
+        name: name for name in ("a/x.png", "b/x.png", "a/b/x.png")
+    }
 
 
 def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:

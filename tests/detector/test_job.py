@@ -1,6 +1,7 @@
 """Many images: numbering, resuming, and what happens when some cannot be read."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detector.configuration import DetectorConfig, stored_boxes
 from detector.detections import Format
 from detector.images import ImageFile, find_images
 from detector.job import Report, Task, is_picture, plan, run_job
 from detector.rcnn import RCNN
+from proposals.files import by_rank, write_shard
 
 SETTINGS = {"nms_iou": 0.3, "seed": 0}
 
@@ -185,6 +188,55 @@ def test_one_unreadable_image_does_not_stop_the_rest(
     assert sentences == [f"{photos / '2.png'}: not an image"]
 
 
+@pytest.mark.parametrize(
+    ("box", "sentence"),
+    [
+        (
+            (10, 0, 62, 20),
+            r"2\.png: its proposals are of another image: a box reaches 62, the image is 60 wide",
+        ),
+        ((0, 0, 10, 44), r"2\.png: .* a box reaches 44, the image is 42 high"),
+        ((0, -9, 10, 10), r"2\.png: .* a box reaches -9, the image is 42 high"),
+        ((0, float("nan"), 10, 10), r"2\.png: .* a box reaches nan, the image is 42 high"),
+        ((-0.5, 0, 61, 43), None),
+    ],
+)
+def test_boxes_of_another_image_are_refused(
+    colour_detector: RCNN, photos: Path, tmp_path: Path, box: tuple[float, ...], sentence: str | None
+) -> None:
+    def boxes_of(name: str) -> np.ndarray:
+        return np.array([(0, 0, 15, 10), box] if name == "2.png" else np.empty((0, 4)), np.float32)
+
+    report = run_job(
+        colour_detector,
+        tasks(photos, tmp_path),
+        output=tmp_path,
+        format="coco",
+        settings=SETTINGS,
+        boxes_of=boxes_of,
+    )
+    assert report.finished == (5 if sentence is None else 4)
+    assert sentence is None or re.fullmatch(sentence, report.failures["2.png"])
+
+
+def test_two_images_do_not_share_stored_boxes(tmp_path: Path) -> None:
+    boxes = {
+        name: by_rank(np.full((1, 4), i, np.float32))
+        for i, name in enumerate(("a/1.jpg", "b/2.jpg", "3.jpg"))
+    }
+    write_shard(tmp_path / "1.npz", boxes)
+    config = DetectorConfig(proposal_files=[str(tmp_path)])
+    look_up = stored_boxes(config, ["a/1.jpg", "x/1.jpg", "x/2.png", "y/2.jpg", "z/3.jpg"])
+    assert look_up is not None and look_up("a/1.jpg")[0, 0] == 0 and look_up("z/3.jpg")[0, 0] == 2
+    for name, entry in (("x/1.jpg", "a/1.jpg"), ("x/2.png", "b/2.jpg"), ("y/2.jpg", "b/2.jpg")):
+        with pytest.raises(
+            ValueError, match=f"{name}: has no proposals under this name, and those of {entry} fit 2"
+        ):
+            look_up(name)
+    with pytest.raises(ValueError, match=r"4\.jpg: no proposals for this image"):
+        look_up("4.jpg")
+
+
 def test_if_nothing_can_be_read_nothing_is_written(
     colour_detector: RCNN, photos: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +271,38 @@ def test_images_of_the_same_name_get_pictures_of_their_own(tmp_path: Path) -> No
         "x_detections-3.jpg",
     ]
     assert [task.image_id for task in planned] == [1, 2, 3]
+
+
+def test_no_picture_is_written_over_an_image(
+    colour_detector: RCNN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its folder and that of the pictures are called."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("p.png", "p_detections.jpg"):
+        Image.new("RGB", (60, 40)).save(name)
+    before = Path("p_detections.jpg").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (Path(), tmp_path, Path("link")):
+        planned, _ = plan(
+            find_images(["p.png", str(Path("link", "..", tmp_path.name, "p_detections.jpg"))]), output
+        )
+        assert [task.picture.name for task in planned] == [
+            "p_detections-2.jpg",
+            "p_detections_detections.jpg",
+        ]
+    report = run_job(colour_detector, planned, output=output, format="coco", settings=SETTINGS)
+    assert report.finished == 2 and Path("p_detections.jpg").read_bytes() == before
+
+
+def test_long_names_are_cut(colour_detector: RCNN, tmp_path: Path) -> None:
+    for ending in ("1.png", "2.png"):
+        Image.new("RGB", (60, 40)).save(tmp_path / f"{'ä' * 120}{ending}")
+    report = run(colour_detector, tmp_path, tmp_path / "out")
+    assert report.failures == {}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [
+        "ä" * 111 + "_detections-2.jpg",
+        "ä" * 112 + "_detections.jpg",
+    ]
 
 
 def test_pictures_of_a_job_are_no_images_of_the_next(

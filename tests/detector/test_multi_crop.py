@@ -1,5 +1,7 @@
 """The crops of a classifier: where they lie, and that there are as many as they say."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -91,6 +93,34 @@ def test_other_sizes_keep_the_proportions(count: NumCrops, size: int) -> None:
     views, usual = crops(image, count, size=size), crops(image, count)
     assert views.shape == (count, size, size, 3) and views.dtype == np.uint8
     np.testing.assert_allclose(centres(views), centres(usual), atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(1, 30000), (30000, 1), (2, 3001)])
+def test_of_a_strip_only_what_is_seen_is_resized(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resize: Any = cv2.resize
+    sizes: list[int] = []
+
+    def recording(image: np.ndarray, size: tuple[int, int], **more: int) -> Any:
+        sizes.append(max(size))
+        return resize(image, size, **more)
+
+    monkeypatch.setattr(cv2, "resize", recording)
+    image = np.zeros((*shape, 3), np.uint8)
+    image[-200:, -200:] = 200  # the end of the strip
+    views = crops(image, 144)
+    assert views.shape == (144, 224, 224, 3) and max(sizes) == 352
+    assert views.mean(axis=(1, 2, 3)).reshape(2, 4, 3, 6).mean(axis=(0, 1, 3)).tolist() == [0, 0, 200]
+    assert crops(image).max() == 0
+
+
+def test_a_strip_cut_before_it_is_resized_looks_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 180, 3), dtype=np.uint8)
+    image = np.asarray(cv2.resize(noise, (1080, 120), interpolation=cv2.INTER_CUBIC))
+    whole = crops(image, 10)
+    monkeypatch.setattr("detector.multi_crop._STRIP", 8)
+    assert np.abs(crops(image, 10).astype(int) - whole).mean() < 2
 
 
 def test_another_number_of_crops_is_refused() -> None:

@@ -149,16 +149,22 @@ def test_numbers_that_make_no_sense_are_refused(
             RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, nms_iou=value)
     with pytest.raises(TypeError, match="image is a str, expected pixels"):
         colour_detector("photo.jpg")  # type: ignore[arg-type]
+    for image in (np.zeros((9, 9, 3), np.float32), np.zeros((9, 9), np.uint8), np.zeros((0, 9, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"image is \w+ \(.*\): expected RGB uint8 \(height, width, 3\)"):
+            colour_detector(image, boxes=np.array([[0, 0, 9, 9]], np.float32))
     with pytest.raises(ValueError, match="no classes to report"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, labels=[])
     with pytest.raises(ValueError, match="batch_size is 0"):
         RegionScorer(colour_classifier, batch_size=0)
+    for context in (-1, 16):
+        with pytest.raises(ValueError, match=f"context is {context}, but must lie between 0 and half .* 32"):
+            RegionScorer(colour_classifier, context=context)
 
 
 def test_a_batch_suits_the_device(colour_classifier: RegionClassifier) -> None:
-    assert RegionScorer(colour_classifier).batch_size == 4
+    assert RegionScorer(colour_classifier, context=0).batch_size == 4
     if torch.cuda.is_available():
-        assert RegionScorer(colour_classifier, device="cuda").batch_size == 128
+        assert RegionScorer(colour_classifier, context=0, device="cuda").batch_size == 128
 
 
 def test_normalize_follows_the_record() -> None:

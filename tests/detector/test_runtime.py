@@ -100,6 +100,14 @@ def test_openvino_knows_every_variant(architecture: Architecture) -> None:
     np.testing.assert_allclose(openvino_runtime(module)(regions), expected, atol=1e-6, rtol=1e-4)
 
 
+def test_openvino_knows_batch_norms_that_were_converted() -> None:
+    torch.manual_seed(0)
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(Zoo())
+    regions = np.random.default_rng(0).integers(0, 256, (3, 65, 65, 3), dtype=np.uint8)
+    module = classifier(network, CONVENTIONS[1], 3)
+    np.testing.assert_allclose(openvino_runtime(module)(regions), torch_runtime(module)(regions), atol=1e-6)
+
+
 def test_bfloat16_is_near_float32() -> None:
     torch.manual_seed(0)
     module = classifier(Zoo(), CONVENTIONS[1], 3)

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +126,31 @@ def test_archives_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     with pytest.raises(OSError, match=r"one\.npz: .*\(it holds a single array"):
         caffe_tensors(tmp_path / "one.npz")
+
+
+def test_damaged_archives_are_named(tmp_path: Path) -> None:
+    """Wherever it is that a byte is another one."""
+    path = tmp_path / "x.npz"
+    blobs: dict[str, Any] = {"conv1/7x7_s2/weight": np.arange(12, dtype=np.float32)}
+    np.savez_compressed(path, **blobs)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 9]) + whole[place + 1 :])
+        try:
+            caffe_tensors(path)
+        except OSError as error:
+            assert str(error).startswith(f"{path}: not a readable numpy archive of weights (")
+            refused += 1
+    assert refused > len(whole) / 2
+
+
+def test_numbers_may_be_of_any_order_of_bytes_and_size(tmp_path: Path) -> None:
+    for kind in (">f4", "<f4", ">f8", "<f2", "g"):
+        blobs: dict[str, Any] = {"conv1/7x7_s2/bias": np.array([1, 0.5, -2], kind)}
+        np.savez(tmp_path / "x.npz", **blobs)
+        tensor = caffe_tensors(tmp_path / "x.npz")["conv1.bias"]
+        assert tensor.dtype == torch.float32 and tensor.tolist() == [1, 0.5, -2]
 
 
 def test_a_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:

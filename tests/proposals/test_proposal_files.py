@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from proposals import ProposalFile
 from proposals.export import ExportFormat, export, images_to_export
-from proposals.files import by_rank, read_shard, write_shard, written_whole
+from proposals.files import FileIdentity, by_rank, read_shard, write_shard, written_whole
 
 NAMES = st.lists(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), unique=True, max_size=5
@@ -30,9 +30,10 @@ def test_what_is_written_is_read(
 ) -> None:
     path = tmp_path_factory.mktemp("shard") / "new" / "a.npz"
     written = {name: by_rank(some_boxes(seed + i, counts[i])) for i, name in enumerate(names)}
-    write_shard(path, written, {"seed": seed})
+    files: dict[str, FileIdentity] = {name: [f"/{name}", i, seed] for i, name in enumerate(names)}
+    write_shard(path, written, {"seed": seed}, files)
     shard = read_shard(path)
-    assert shard.settings == {"seed": seed} and shard.names == names
+    assert shard.settings == {"seed": seed} and shard.names == names and shard.files == files
     for index, name in enumerate(names):
         np.testing.assert_array_equal(shard.proposals(index).boxes, written[name].boxes)
         np.testing.assert_array_equal(shard.proposals(index).scores, written[name].scores)
@@ -89,12 +90,17 @@ def test_files_that_are_no_shards_are_named(tmp_path: Path) -> None:
     }
     for name, content in contents.items():
         (tmp_path / f"{name}.npz").write_bytes(content)
+    for part, at in (("encrypted", 6), ("method", 10)):  # of the last entry of the zip file's directory
+        place = whole.rindex(b"PK\x01\x02") + at + 2 * (part == "encrypted")
+        contents[part] = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        (tmp_path / f"{part}.npz").write_bytes(contents[part])
     np.savez(tmp_path / "other.npz", weights=np.zeros(3))
     with np.load(tmp_path / "good.npz") as good:
         arrays = dict(good)
     np.savez(tmp_path / "offsets.npz", **(arrays | {"offsets": np.array([0, 49])}))
     np.savez(tmp_path / "objects.npz", **(arrays | {"boxes": np.array([{}], dtype=object)}))
-    for name in (*contents, "other", "offsets", "objects"):
+    np.savez(tmp_path / "files.npz", **(arrays | {"files": np.array(["1"])}))
+    for name in (*contents, "other", "offsets", "objects", "files"):
         with pytest.raises(ValueError, match=f"{name}.npz: not a file of proposals"):
             read_shard(tmp_path / f"{name}.npz")
     with pytest.raises(OSError, match=r"absent\.npz"):

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from proposals import ProposalFile, job
-from proposals.files import read_shard
+from proposals.files import read_shard, write_shard
 
 SETTINGS = {"seed": 0}
 
@@ -61,6 +61,64 @@ def test_failures_are_left_out_and_tried_again(tmp_path: Path) -> None:
     assert job.run_shard(shard, search, recording_read, SETTINGS) == 0
     assert read_again == ["bad2"]
     assert read_shard(shard.path).names == ["folder/1", "folder/bad2", "folder/3"]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Two folders with frames of the same names."""
+    for number, video in enumerate(("video1", "video2")):
+        (tmp_path / video).mkdir()
+        for frame in range(3):
+            (tmp_path / video / f"{frame}.png").write_text(str(10 * number + frame))
+    return tmp_path
+
+
+def frames(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+def read_number(path: Path) -> NDArray[np.uint8]:
+    if not path.read_text():
+        raise OSError(f"{path}: damaged")
+    return np.full((1, 1, 3), int(path.read_text()), np.uint8)
+
+
+def test_images_that_have_changed_are_done_again(videos: Path, tmp_path: Path) -> None:
+    (shard,) = job.plan(frames(videos / "video1"), tmp_path / "boxes")
+    job.run_shard(shard, search, read_number, SETTINGS)
+    (videos / "video1" / "1.png").write_text("200")
+    (videos / "video1" / "2.png").write_text("")
+    seen: list[str] = []
+
+    def recording_read(path: Path) -> NDArray[np.uint8]:
+        seen.append(path.name)
+        return read_number(path)
+
+    job.check_output([shard], SETTINGS, overwrite=False)
+    assert job.run_shard(shard, search, recording_read, SETTINGS) == 1
+    assert sorted(seen) == ["1.png", "2.png"]
+    proposals = ProposalFile(tmp_path / "boxes")  # without the boxes that 2.png had
+    assert {name: proposals.boxes(name)[0, 2] for name in proposals} == {"0.png": 0, "1.png": 200}
+    (videos / "video1" / "0.png").unlink()  # what was done before its image went stays
+    (videos / "video1" / "1.png").write_text("")
+    assert job.run_shard(shard, search, read_number, SETTINGS) == 2
+    assert list(ProposalFile(tmp_path / "boxes")) == ["0.png"]
+
+
+def test_other_images_of_the_same_names_are_not_taken_for_done(videos: Path, tmp_path: Path) -> None:
+    (first,) = job.plan(frames(videos / "video1"), tmp_path / "boxes")
+    (second,) = job.plan(frames(videos / "video2"), tmp_path / "boxes")
+    job.run_shard(first, search, read_number, SETTINGS)
+    with pytest.raises(
+        ValueError, match=r"its 0\.png is .*/video1/0\.png, not .*/video2/0\.png; overwrite it"
+    ):
+        job.check_output([second], SETTINGS, overwrite=False)
+    write_shard(first.path, job.collect([first]), SETTINGS)  # as it was written before files were noted
+    assert len(ProposalFile(tmp_path / "boxes")) == 3
+    with pytest.raises(ValueError, match="does not tell which files its images were"):
+        job.check_output([first], SETTINGS, overwrite=False)
+    job.run_shard(second, search, read_number, SETTINGS)
+    assert [boxes.boxes[0, 2] for boxes in job.collect([second]).values()] == [10, 11, 12]
 
 
 def test_an_interruption_leaves_no_shard(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -92,6 +94,35 @@ def test_boxes_from_files_instead(detect: Detect, random_model: Path, photos: Pa
     assert code == 2 and "coffee.png" in err.splitlines()[-1]
 
 
+def test_a_job_is_not_resumed_with_other_boxes(
+    detect: Detect, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
+    shard = tmp_path / "boxes.npz"
+    arguments = (
+        "--image",
+        "x.png",
+        "--proposal-files",
+        shard,
+        "--weights",
+        random_model,
+        "--runtime",
+        "torch",
+    )
+    for side in (10, 20):
+        write_shard(shard, {"x.png": by_rank(np.array([[0, 0, side, side]], np.float32))})
+        if side == 10:
+            with monkeypatch.context() as stopped:
+                stopped.setattr("detector.job.save", Mock(side_effect=KeyboardInterrupt))
+                assert detect(*arguments)[0] == 130
+            before = shard.read_bytes()
+    code, _, err = detect(*arguments, "--resume")
+    assert code == 2 and "other settings (proposal_files)" in err
+    shard.write_bytes(before)
+    code, out, _ = detect(*arguments, "--resume")
+    assert code == 0 and "(1 from before)" in out
+
+
 def test_ilsvrc_text_takes_indices_from_the_list(
     detect: Detect, random_model: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +171,17 @@ def test_a_bad_image_in_a_batch_is_reported_and_the_rest_done(
     assert f"error: {bad}: not an image" in err and "error: gone.jpg: no such file" in err
     assert f"2 of 3 images failed: {bad}, gone.jpg" in err
     assert "2 detections in 1 image: " in out
+
+
+def test_what_is_said_of_images_without_a_picture(detect: Detect, random_model: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"{name}.png")
+        (tmp_path / "outputs" / f"{name}_detections.jpg").mkdir(parents=True)
+    model = ("--weights", random_model, "--num-proposals", 2, "--runtime", "torch")
+    code, out, err = detect("--image", "a.png", "b.png", *model)
+    assert code == 1 and "2 of 2 images failed: a.png, b.png" in err and "in 2 images: " in out
+    code, _, err = detect("--image", "c.png", "d.png", *model)
+    assert code == 2 and "none of the 2 images could be processed; nothing written" in err
 
 
 def test_any_readable_image_works(detect: Detect, random_model: Path, tmp_path: Path) -> None:
@@ -210,6 +252,8 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         ),
         (["--image", "x.png", "--context", "112"], "context is 112"),
         (["--image", "x.png", "--num-proposals", "0"], "num_proposals is 0"),
+        (["--image", "x.png", "--cascade", "0"], "cascade is 0"),
+        (["--image", "x.png", "--cascade", "50"], "cascade is 50, but there is one model"),
         (["--image", "x.png", "--proposals.mode", "slow"], "proposals.mode"),
         (["--image", "x.png", "--score-threshold", "high"], "score_threshold"),
         (["--image", "x.png", "--config", "gone.yaml"], "gone.yaml"),

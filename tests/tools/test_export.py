@@ -87,6 +87,18 @@ def test_a_small_file_of_this_project(
     torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=0.1)
 
 
+def test_a_model_is_not_written_over_itself(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(weights.read_bytes())
+    (tmp_path / "link.safetensors").symlink_to(path)
+    for output in (path, tmp_path / "link.safetensors"):
+        assert run_tool(monkeypatch, "--weights", path, "--output", tmp_path / "n.safetensors", output) == 2
+        assert f"--output {output}: is the file of the weights" in capsys.readouterr().err
+    assert path.read_bytes() == weights.read_bytes() and not (tmp_path / "n.safetensors").exists()
+
+
 def test_onnx(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx = pytest.importorskip("onnx", reason="needs onnx, which the extra `test` installs")
     onnxruntime = pytest.importorskip(
@@ -186,15 +198,21 @@ def test_nothing_is_left_of_a_file_that_differs(
         ),
         (["--output", "nowhere/network.pt2"], "no folder nowhere"),
         (["--compile", "--size", "8"], "--size 8"),
+        (["--output", "a.safetensors", "--taps", "inception_3b"], "a.safetensors: is the model as it is"),
+        (["--output", "a.pt2", "a.safetensors", "--size", "64"], "a.safetensors: is the model as it is"),
+        (["--output", "a.pt2", "--origin", "a dream"], "--origin and --licence are written to .safetensors"),
+        (["--compile", "--licence", "CC0"], "--origin and --licence are written to .safetensors"),
     ],
 )
 def test_bad_input_is_one_sentence(
     weights: Path,
     arguments: list[str],
     message: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert run_tool(monkeypatch, "--weights", weights, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error

@@ -150,6 +150,33 @@ def test_two_images_of_one_name_are_not_mixed_up(propose: Propose, tmp_path: Pat
     assert names < set(ProposalFile(tmp_path / "boxes")) and "b.png" in ProposalFile(tmp_path / "boxes")
 
 
+def test_a_list_of_images_is_text(propose: Propose, tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{photos}/a.png\n# b.png\n", encoding="utf-8-sig")
+    arguments = (
+        "--list",
+        tmp_path / "list.txt",
+        "--output",
+        tmp_path / "boxes",
+        "--proposals.mode",
+        "single",
+    )
+    assert propose(*arguments).returncode == 0
+    assert list(ProposalFile(tmp_path / "boxes")) == [f"{photos}/a.png"]
+    (tmp_path / "list.txt").write_bytes("ä.png\n".encode("latin-1"))
+    run = propose(*arguments)
+    assert run.returncode == 2 and "list.txt: is not a text file in UTF-8" in run.stderr
+
+
+def test_other_images_of_the_same_names_are_refused(propose: Propose, tmp_path: Path, photos: Path) -> None:
+    arguments = ("--output", tmp_path / "boxes", "--proposals.mode", "single")
+    assert propose("--image", photos, *arguments).returncode == 0
+    (photos / "more" / "c.png").rename(tmp_path / "c.png")
+    photos.rename(tmp_path / "others")
+    (tmp_path / "others" / "more" / "c.png").write_bytes((tmp_path / "c.png").read_bytes())
+    run = propose("--image", tmp_path / "others", *arguments)
+    assert run.returncode == 2 and "others/a.png; overwrite it or choose another folder" in run.stderr
+
+
 def test_annotations_of_other_images_are_refused_before_the_work(
     propose: Propose, tmp_path: Path, photos: Path
 ) -> None:
@@ -170,6 +197,7 @@ def test_annotations_of_other_images_are_refused_before_the_work(
         ([], "give --image or --list"),
         (["--list", "absent.txt"], "absent.txt: no such file"),
         (["--image", "x.jpg", "--proposals.mode", "slow"], "slow"),
+        (["--image", "x.jpg", "--image-list", "x.txt"], "it needs --annotations"),
     ],
 )
 def test_bad_input_is_one_sentence(

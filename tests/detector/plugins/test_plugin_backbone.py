@@ -11,7 +11,14 @@ from torch import Tensor
 
 from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
-from detector.plugins.backbone import IMAGENET_INPUT, LEVELS, Backbone, InputConversion, build_backbone
+from detector.plugins.backbone import (
+    IMAGENET_INPUT,
+    LEVELS,
+    Backbone,
+    InputConversion,
+    build_backbone,
+    last_of,
+)
 from detector.region_classifier import Normalize, Preprocessing
 
 numbers = st.floats(-3, 3).map(lambda value: round(value, 3))
@@ -98,6 +105,13 @@ def test_frozen_levels_and_norms_stay_as_they_are() -> None:
 def test_wrong_taps_are_named(taps: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="taps are"):
         Backbone(GoogLeNet(0, architecture=NARROW), taps=taps)
+
+
+def test_there_are_five_levels_to_freeze() -> None:
+    assert [last_of(count) for count in (0, 1, 5)] == [None, LEVELS[0], LEVELS[4]]
+    for count in (-1, 6):
+        with pytest.raises(ValueError, match=f"frozen_levels is {count}, but must be 0 to 5"):
+            last_of(count)
 
 
 def test_weights_bring_their_architecture(bgr_weights: Path) -> None:

@@ -63,6 +63,14 @@ def test_features_are_those_of_the_network(config: Any, bgr_weights: Path, pixel
     }
 
 
+def test_a_number_of_frozen_levels_that_there_is_not_is_refused(config: Any) -> None:
+    from detectron2.modeling import build_backbone
+
+    config.MODEL.BACKBONE.FREEZE_AT = 7
+    with pytest.raises(ValueError, match="frozen_levels is 7, but must be 0 to 5"):
+        build_backbone(config)
+
+
 def test_faster_rcnn_learns(config: Any, scene: Scene) -> None:
     from detectron2.modeling import build_model
     from detectron2.structures import Boxes, Instances

@@ -75,6 +75,21 @@ def test_weights_of_a_file_with_the_input_they_want(
         assert other(normalised).shape == (2, 5)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_and_an_architecture_are_refused(name: str, bgr_weights: Path) -> None:
+    with pytest.raises(ValueError, match="give either weights, which bring their architecture, or"):
+        timm.create_model(name, weights=bgr_weights, width=NARROW.width)
+    overlay = {"file": str(bgr_weights), "custom_load": True}
+    with pytest.raises(ValueError, match="give either weights, which bring their architecture, or"):
+        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, norm="none")
+
+
+def test_weights_go_into_either_model(bgr_weights: Path, normalised: Tensor) -> None:
+    made = [timm.create_model(name, weights=bgr_weights, num_classes=3).eval() for name in MODELS]
+    with torch.inference_mode():
+        assert torch.equal(made[0](normalised), made[1](normalised))
+
+
 def test_a_file_that_timm_would_read_past_is_refused(bgr_weights: Path) -> None:
     overlay = {"file": str(bgr_weights)}
     with pytest.raises(ValueError, match="weights=FILE"):
