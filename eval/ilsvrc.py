@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eval.atomic import writing
 from eval.dataset import Annotations, Category, make_annotations, positions
+from eval.text_files import read_text
 from eval.xml_files import XmlAnnotations, read_objects, write_objects
 
 
@@ -45,7 +46,7 @@ def read_image_list(path: str | Path) -> dict[str, int]:
     """
     indices: dict[str, int] = {}
     seen: set[int] = set()
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         if not words:
             continue
@@ -64,7 +65,7 @@ def read_image_list(path: str | Path) -> dict[str, int]:
 def read_blacklist(path: str | Path) -> list[tuple[int, int]]:
     """Read lines `image_index wnid` into (image index, label 0..199) pairs."""
     pairs = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         if not words:
             continue
@@ -158,13 +159,6 @@ def write_detections(
             indices.tolist(), ids.tolist(), confidences.tolist(), corners.tolist(), strict=True
         ):
             file.write(f"{index} {det_id} {score!r} {xmin!r} {ymin!r} {xmax!r} {ymax!r}\n")
-
-
-def _read_text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file") from error
 
 
 def _is_index(word: str) -> bool:

@@ -173,11 +173,9 @@ def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int
 
 
 def _lines(path: str) -> list[str]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")  # some editors begin with a mark
-    except UnicodeDecodeError:
-        raise ValueError(f"--list {path}: is not a text file in UTF-8") from None
-    lines = [line.strip() for line in text.splitlines()]
+    from eval.text_files import read_text
+
+    lines = [line.strip() for line in read_text(path).splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from detector.taxonomy import classification_classes
 from detector.training.problems import Problems
-from detector.training.text_files import read_text
 from eval.image_names import IMAGE_SUFFIXES
+from eval.text_files import read_text
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from detector.taxonomy import DET200
-from detector.training.text_files import read_text
+from eval.text_files import read_text
 
 _LABEL_OF_WNID = {kind.wnid: label for label, kind in enumerate(DET200)}
 _CLASS_LIST = re.compile(r"train_(\d+)\.txt")

@@ -110,9 +110,8 @@ def cached_features(
         with FileLock(lock):
             if not _is_complete(path, wanted):
                 _fill(path, table, blocks, wanted, progress)
-            with suppress(
-                OSError
-            ):  # whoever waits for it finds the file complete; Windows keeps it while it is open
+            # Whoever waits for it finds the file complete. Windows keeps it while it is open.
+            with suppress(OSError):
                 lock.unlink()
     progress(len(table), len(table))
     return np.load(path, mmap_mode="r")

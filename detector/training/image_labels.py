@@ -9,8 +9,8 @@ import numpy as np
 
 from detector.taxonomy import DetectionClass
 from detector.training.problems import Problems
-from detector.training.text_files import read_text
 from detector.training.training_set import AnnotatedImage, TrainingSet, annotated_image, image_size
+from eval.text_files import read_text
 
 
 def read_image_labels(

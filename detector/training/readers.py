@@ -10,12 +10,12 @@ import numpy as np
 from detector.taxonomy import DET200, DetectionClass
 from detector.training.det_lists import Listed, labelled_by_folder, listed_name
 from detector.training.problems import Problems
-from detector.training.text_files import read_text
 from detector.training.training_set import IGNORE, AnnotatedImage, TrainingSet, annotated_image
 from eval.coco import image_set, read_categories, read_file
 from eval.image_names import IMAGE_SUFFIXES, image_stem
 from eval.inputs import is_json
 from eval.json_parser import HAS_BOX, HAS_CATEGORY, HAS_IMAGE
+from eval.text_files import read_text
 from eval.voc import VOC_CLASSES
 from eval.xml_files import XmlFile, XmlObject, iterate_xml_files, parse_annotation
 

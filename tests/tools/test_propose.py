@@ -164,7 +164,7 @@ def test_a_list_of_images_is_text(propose: Propose, tmp_path: Path, photos: Path
     assert list(ProposalFile(tmp_path / "boxes")) == [f"{photos}/a.png"]
     (tmp_path / "list.txt").write_bytes("ä.png\n".encode("latin-1"))
     run = propose(*arguments)
-    assert run.returncode == 2 and "list.txt: is not a text file in UTF-8" in run.stderr
+    assert run.returncode == 2 and "list.txt: is not UTF-8 text" in run.stderr
 
 
 def test_other_images_of_the_same_names_are_refused(propose: Propose, tmp_path: Path, photos: Path) -> None:
