@@ -70,6 +70,7 @@ class DetectorConfig:
     seed: int = 0
     context: int | None = _default("context")
     nms_iou: float = _default("nms_iou")
+    soft_nms: float | None = _default("soft_nms")
     box_voting: float | None = _default("box_voting")
     score_threshold: float = _default("score_threshold")
     max_detections: int = _default("max_detections")
@@ -117,6 +118,7 @@ def build_detector(config: DetectorConfig) -> RCNN:
         min_objectness=config.min_objectness,
         labels=None if config.classes is None else labels_of(config.classes, scorer.classes),
         nms_iou=config.nms_iou,
+        soft_nms=config.soft_nms,
         box_voting=config.box_voting,
         score_threshold=config.score_threshold,
         max_detections=config.max_detections,

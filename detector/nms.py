@@ -1,10 +1,13 @@
 """What to do about boxes that repeat each other: suppression, votes of what it suppresses, an order with repeats last.
 
-The suppression is greedy, within each class, and keeps the best detections of an image.
+The suppression is greedy, within each class, hard or soft, and keeps the best detections of an image.
 
 `torchvision.ops.nms` does one class, knows no limit on what is kept, and importing it takes as long as importing
 PyTorch itself: half of the wait before a command does anything.
 """
+
+import heapq
+import math
 
 import numpy as np
 from numba import njit
@@ -17,26 +20,39 @@ def best_detections(
     iou_threshold: float,
     score_threshold: float,
     max_detections: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    sigma: float | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Suppress within each class, then keep the `max_detections` highest scores over all classes.
 
-    A detection is suppressed by a kept one of its class with IoU above `iou_threshold`. Ties go to the
-    earlier box, then to the earlier class.
+    A detection is suppressed by a kept one of its class with IoU above `iou_threshold`. With `sigma`, one that overlaps
+    it less lives on with a lower score, times exp(-IoU^2 / sigma), and is kept if this is its turn: Bodla et al.,
+    *Soft-NMS: improving object detection with one line of code* (ICCV 2017), equation 4. Ties go to the earlier box,
+    then to the earlier class.
 
     Args:
         boxes: (N, 4) float32 xyxy.
         scores: (N, C) float32, one column a class.
-        score_threshold: Lowest score that counts.
+        score_threshold: Lowest score that counts, before suppression and after.
+        sigma: Above 0; None leaves the scores as they are.
 
     Returns:
-        Which boxes (D,) and which labels (D,), by descending score.
+        Which boxes (D,), which labels (D,) and what is left of their scores (D,) float32, by descending score.
     """
     flat = scores.reshape(-1)  # (N * C), box by box
     candidates = np.flatnonzero(flat >= score_threshold)
     candidates = candidates[np.argsort(-flat[candidates], kind="stable")]
     rows, labels = np.divmod(candidates, max(scores.shape[1], 1))
-    kept = _survivors(np.ascontiguousarray(boxes, np.float32), rows, labels, iou_threshold, max_detections)
-    return rows[kept], labels[kept]
+    kept, left = _survivors(
+        np.ascontiguousarray(boxes, np.float32),
+        rows,
+        labels,
+        flat[candidates].astype(np.float64),
+        iou_threshold,
+        math.inf if sigma is None else sigma,
+        score_threshold,
+        max_detections,
+    )
+    return rows[kept], labels[kept], left.astype(np.float32)
 
 
 def voted_boxes(
@@ -89,24 +105,39 @@ def _repeated(boxes: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def _survivors(
-    boxes: np.ndarray, rows: np.ndarray, labels: np.ndarray, iou_threshold: float, most: int
-) -> np.ndarray:
-    """Positions of the first `most` candidates (by descending score) that no earlier one of their class suppresses."""
-    kept = np.empty(min(most, len(rows)), np.int64)
+    boxes: np.ndarray,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float,
+    sigma: float,
+    score_threshold: float,
+    most: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (D,) of the first `most` candidates (by descending score) to be kept, and their scores then (D,).
+
+    A score only falls, so the highest is asked what those kept since have left of it: if all, it is the next, and
+    otherwise it queues again.
+    """
+    kept, left = np.empty(min(most, len(rows)), np.int64), np.empty(min(most, len(rows)), np.float64)
     count = 0
-    for candidate in range(len(rows)):
-        if count == len(kept):
-            break
-        survives = True
-        for better in kept[:count]:
-            rival = labels[better] == labels[candidate]
-            if rival and _iou(boxes[rows[better]], boxes[rows[candidate]]) > iou_threshold:
-                survives = False
-                break
-        if survives:
-            kept[count] = candidate
+    asked = np.zeros(len(rows), np.int64)  # how many of the kept each score has been lowered for
+    queue = [(-scores[candidate], candidate) for candidate in range(len(rows))]  # sorted, so a heap
+    while count < len(kept) and len(queue) > 0:
+        before, candidate = heapq.heappop(queue)
+        now, survives = before, True
+        for better in kept[asked[candidate] : count]:
+            if labels[better] == labels[candidate]:
+                overlap = _iou(boxes[rows[better]], boxes[rows[candidate]])
+                survives = survives and overlap <= iou_threshold
+                now *= math.exp(-(np.float64(overlap) ** 2) / sigma)
+        asked[candidate] = count
+        if survives and now == before:
+            kept[count], left[count] = candidate, -now
             count += 1
-    return kept[:count]
+        elif survives and -now >= score_threshold:
+            heapq.heappush(queue, (now, candidate))
+    return kept[:count], left[:count]
 
 
 @njit(cache=True, nogil=True)

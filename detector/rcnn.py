@@ -39,6 +39,8 @@ class RCNN:
         min_objectness: Lowest factor of a box that is worth a look where low scores count, too.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.
+        soft_nms: If a better one overlaps it less, its score is multiplied with exp(-IoU^2 / soft_nms), see
+            `best_detections`. None leaves it as it is, as the paper does (with a `nms_iou` of 0.3).
         box_voting: Report the mean of all boxes that overlap a detection by this IoU or more, weighted by their scores
             of its class, see `voted_boxes`; those below `score_threshold` have no vote. None reports proposals as they
             are, as the paper does.
@@ -56,7 +58,8 @@ class RCNN:
         early_stop: bool = True,
         min_objectness: float = 0.0,
         labels: Sequence[int] | None = None,
-        nms_iou: float = 0.3,
+        nms_iou: float = 0.5,
+        soft_nms: float | None = 0.15,
         box_voting: float | None = None,
         score_threshold: float = 0.4,
         max_detections: int = 100,
@@ -72,6 +75,8 @@ class RCNN:
                 raise ValueError(f"{name} is {value:g}, but must be from 0 to 1")
         if labels is not None and not len(labels):
             raise ValueError("no classes to report: name at least one, or leave it to all")
+        if soft_nms is not None and not 0 < soft_nms < float("inf"):
+            raise ValueError(f"soft_nms is {soft_nms}, but must be above 0, or null")
         if box_voting is not None and not 0 < box_voting <= 1:
             raise ValueError(f"box_voting is {box_voting}, but must be above 0 and at most 1, or null")
         self.proposals = proposals
@@ -82,6 +87,7 @@ class RCNN:
         self.min_objectness = min_objectness
         self.labels = None if labels is None else sorted(set(labels))
         self.nms_iou = nms_iou
+        self.soft_nms = soft_nms
         self.box_voting = box_voting
         self.score_threshold = score_threshold
         self.max_detections = max_detections
@@ -135,10 +141,11 @@ class RCNN:
         )
         with self.timer.stage("NMS"):
             reported = np.arange(scores.shape[1]) if self.labels is None else np.array(self.labels)
-            chosen, column = best_detections(
+            chosen, column, left = best_detections(
                 boxes,
                 scores[:, reported],
                 iou_threshold=self.nms_iou,
+                sigma=self.soft_nms,
                 score_threshold=self.score_threshold,
                 max_detections=self.max_detections,
             )
@@ -153,7 +160,7 @@ class RCNN:
         self.timer.count("detections", len(chosen))
         return Detections(
             boxes=found,
-            scores=scores[chosen, labels],
+            scores=left,
             labels=labels,
             classes=self.scorer.classes,
             width=image.shape[1],

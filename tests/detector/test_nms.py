@@ -1,5 +1,7 @@
 """Suppression against a plain statement of it, with ties, duplicates and nothing at all."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,26 @@ def plain(
     return kept[:most]
 
 
+def plain_soft(
+    boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, sigma: float, score_threshold: float, most: int
+) -> list[tuple[int, int, float]]:
+    """Take the highest score, lower those of its label around it, and so on."""
+    left = scores.astype(np.float64)
+    left[scores < score_threshold] = -1
+    kept: list[tuple[int, int, float]] = []
+    while len(kept) < most and left.size and left.max() >= score_threshold:
+        box, label = divmod(int(left.argmax()), scores.shape[1])
+        kept.append((box, label, left[box, label]))
+        left[box, label] = -1
+        for other in range(len(boxes)):
+            overlap = iou(boxes[box], boxes[other])
+            if overlap > iou_threshold:
+                left[other, label] = -1
+            elif left[other, label] >= 0:
+                left[other, label] *= math.exp(-(overlap**2) / sigma)
+    return kept
+
+
 def boxes_with_repeats(count: int, generator: np.random.Generator) -> np.ndarray:
     corners = generator.integers(0, 12, (count, 2))  # few positions: many duplicates
     return np.concatenate([corners, corners + generator.integers(1, 8, (count, 2))], axis=1).astype(
@@ -64,15 +86,63 @@ def test_equals_the_plain_one(
     generator = np.random.default_rng(seed)
     boxes = boxes_with_repeats(num_boxes, generator)
     scores = generator.integers(0, levels + 1, (num_boxes, num_classes)) / levels
-    chosen, labels = best_detections(
+    scores = scores.astype(np.float32)
+    chosen, labels, left = best_detections(
+        boxes, scores, iou_threshold=iou_threshold, score_threshold=score_threshold, max_detections=most
+    )
+    expected = plain(boxes, scores, iou_threshold, score_threshold, most)
+    assert list(zip(chosen.tolist(), labels.tolist(), strict=True)) == expected
+    assert left.dtype == np.float32 and left.tolist() == scores[chosen, labels].tolist()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    num_boxes=st.integers(0, 25),
+    num_classes=st.integers(1, 4),
+    levels=st.sampled_from([1, 3, 1000]),
+    most=st.integers(1, 60),
+    score_threshold=st.sampled_from([0.0, 0.2, 0.4, 1.1]),
+    iou_threshold=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    sigma=st.sampled_from([0.01, 0.15, 0.5, 1e9]),
+    seed=st.integers(0, 10_000),
+)
+def test_soft_suppression_equals_the_plain_one(
+    num_boxes: int,
+    num_classes: int,
+    levels: int,
+    most: int,
+    score_threshold: float,
+    iou_threshold: float,
+    sigma: float,
+    seed: int,
+) -> None:
+    generator = np.random.default_rng(seed)
+    boxes = boxes_with_repeats(num_boxes, generator)
+    scores = (generator.integers(0, levels + 1, (num_boxes, num_classes)) / levels).astype(np.float32)
+    chosen, labels, left = best_detections(
         boxes,
-        scores.astype(np.float32),
+        scores,
         iou_threshold=iou_threshold,
         score_threshold=score_threshold,
         max_detections=most,
+        sigma=sigma,
     )
-    expected = plain(boxes, scores.astype(np.float32), iou_threshold, score_threshold, most)
-    assert list(zip(chosen.tolist(), labels.tolist(), strict=True)) == expected
+    expected = plain_soft(boxes, scores, iou_threshold, sigma, score_threshold, most)
+    found = zip(chosen.tolist(), labels.tolist(), strict=True)
+    assert list(found) == [(box, label) for box, label, _ in expected]
+    assert left.tolist() == pytest.approx([score for *_, score in expected], rel=1e-6)
+    assert (np.diff(left) <= 0).all()
+
+
+def test_an_overlap_lowers_a_score_by_the_formula() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10]], np.float32)  # the second overlaps by 1/2
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.0]], np.float32)
+    chosen, labels, left = best_detections(
+        boxes, scores, iou_threshold=0.5, score_threshold=0.05, max_detections=9, sigma=0.25
+    )
+    lowered = math.exp(-0.25 / 0.25)  # of 0.8 to 0.294, so the third comes before it; and of 0.1, by the other's 0.2
+    assert list(zip(chosen.tolist(), labels.tolist(), strict=True)) == [(0, 0), (2, 0), (1, 0), (1, 1)]
+    assert left.tolist() == pytest.approx([0.9, 0.3, 0.8 * lowered, 0.2])  # 0.1 falls below 0.05
 
 
 def test_agrees_with_torchvision_on_one_class() -> None:
@@ -81,7 +151,7 @@ def test_agrees_with_torchvision_on_one_class() -> None:
     boxes = np.concatenate([corners, corners + generator.uniform(5, 60, (400, 2))], axis=1).astype(np.float32)
     scores = generator.random((400, 1)).astype(np.float32)
     for threshold in (0.1, 0.3, 0.7):
-        chosen, _ = best_detections(
+        chosen, *_ = best_detections(
             boxes, scores, iou_threshold=threshold, score_threshold=0, max_detections=400
         )
         theirs = nms(torch.from_numpy(boxes), torch.from_numpy(scores[:, 0]), threshold)
@@ -94,7 +164,7 @@ def test_looks_on_when_the_best_suppress_each_other(most: int) -> None:
     apart = np.array([[100.0 * i, 50, 100 * i + 10, 60] for i in range(1, 10)])
     boxes = np.concatenate([crowd, apart])
     scores = np.concatenate([np.linspace(0.9, 0.8, 500), np.linspace(0.7, 0.6, 9)])[:, None]
-    chosen, _ = best_detections(
+    chosen, *_ = best_detections(
         boxes.astype(np.float32),
         scores.astype(np.float32),
         iou_threshold=0.3,
@@ -141,7 +211,7 @@ def test_votes_are_those_of_the_formula(seed: int, count: int, overlap: float, t
     generator = np.random.default_rng(seed)
     boxes = boxes_with_repeats(count, generator)
     scores = (generator.integers(0, 11, (count, 3)) / 10).astype(np.float32)
-    chosen, labels = best_detections(
+    chosen, labels, _ = best_detections(
         boxes, scores, iou_threshold=0.3, score_threshold=threshold, max_detections=20
     )
     found = voted_boxes(boxes, scores, chosen, labels, iou_threshold=overlap, score_threshold=threshold)

@@ -104,10 +104,11 @@ class TableScorer:
     threshold=st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]),
     least=st.sampled_from([0.0, 0.25]),
     voting=st.sampled_from([None, 0.4]),
+    softness=st.sampled_from([None, 0.15]),
 )
 @settings(max_examples=60, deadline=None)
 def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
-    seed: int, count: int, threshold: float, least: float, voting: float | None
+    seed: int, count: int, threshold: float, least: float, voting: float | None, softness: float | None
 ) -> None:
     generator = np.random.default_rng(seed)
     left, size = np.arange(count), generator.integers(1, 20, (count, 2))
@@ -124,6 +125,7 @@ def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
             early_stop=early_stop,
             min_objectness=least,
             box_voting=voting,
+            soft_nms=softness,
             score_threshold=threshold,
         )
         seen.append(detector(np.zeros((20, 60, 3), np.uint8)))
@@ -142,6 +144,9 @@ def test_numbers_that_make_no_sense_are_refused(
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, min_objectness=1.5)
     with pytest.raises(ValueError, match=r"box_voting is 0\.0, but must be above 0 and at most 1, or null"):
         RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, box_voting=0.0)
+    for value in (0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"soft_nms is {value}, but must be above 0, or null"):
+            RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, soft_nms=value)
     for value in (-0.1, 40, float("nan")):
         with pytest.raises(ValueError, match=f"score_threshold is {value:g}, but must be from 0 to 1"):
             RCNN(proposals=colour_detector.proposals, scorer=colour_detector.scorer, score_threshold=value)
