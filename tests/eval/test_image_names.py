@@ -34,6 +34,16 @@ def test_names_that_repeat_are_ambiguous() -> None:
         images.distinct_positions_of(["b.jpg", "b.jpg"])
 
 
+def test_who_has_the_name_comes_before_who_has_the_stem() -> None:
+    images = ImageSet(np.arange(1, 5), ("a/1.jpg", "a/2.jpg", "b/2.jpg", "3"))
+    own = ["b/1.jpg", "a/1.jpg", "b/2.jpg", "c/2.jpg", "c/3.jpg"]
+    assert images.distinct_positions_of(own).tolist() == [-1, 0, 2, -1, 3]
+    assert images.named_as(own) == {"a/1.jpg": "a/1.jpg", "b/2.jpg": "b/2.jpg", "3": "c/3.jpg"}
+    assert images.named_as([]) == {}
+    with pytest.raises(ValueError, match=r"c/3.jpg and d/3.jpg would both be 3 of the annotations"):
+        images.named_as(["c/3.jpg", "d/3.jpg"])
+
+
 def test_classes_of_one_name_are_told_apart_by_their_ids() -> None:
     known = (Category(1, "crane"), Category(2, "crane"), Category(3, "dog"))
     own = [Category(2, "crane"), Category(9, "dog"), Category(1, "crane"), Category(4, "cat")]
