@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.coco import translate_categories
+from eval.coco_lists import translate_categories
 from eval.dataset import Category, ImageSet
 from eval.image_names import image_stem
 
