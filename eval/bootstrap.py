@@ -50,12 +50,14 @@ class Comparison:
     better      share of the draws with a mean AP in which that of the second is higher (NaN without)
     wins        classes in which the first, the second, neither has the higher AP (ILSVRC ranks by wins)
     per_class   (C,) AP of the second minus AP of the first, NaN without ground truth
+    unseen      annotated images that the detector of the second is known not to have looked at
     """
 
     difference: Interval
     better: float
     wins: tuple[int, int, int]
     per_class: Floats
+    unseen: int = 0
 
 
 def bootstrap_mean_ap(result: Evaluation, *, replicates: int = REPLICATES, seed: int = 0) -> Interval:
@@ -88,6 +90,7 @@ def compare(
         better=float(np.mean(differences > 0)) if len(differences) else float("nan"),
         wins=wins,
         per_class=per_class,
+        unseen=second.images_unseen,
     )
 
 

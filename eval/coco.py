@@ -98,6 +98,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         raise ValueError(f"{path}: no detections in it")
     check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
     _, image_ids, category_ids, _ = records.whole
+    seen = None
     if file.images is not None:
         own_images = image_set(path, file.images)
         own = _known(path, "detection", "image_id", image_ids, own_images.ids)
@@ -139,7 +140,8 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         known = np.array([category.id for category in annotations.categories], np.int64)
         label = _known(path, "detection", "category_id", category_ids, known)
     areas = records.boxes[:, 2] * records.boxes[:, 3]
-    return Detections(image, label, records.scores, _corners(records.boxes), areas, last_pixel=False)
+    boxes = _corners(records.boxes)
+    return Detections(image, label, records.scores, boxes, areas, last_pixel=False, images_seen=seen)
 
 
 def read_file(path: str | Path) -> CocoFile:

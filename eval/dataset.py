@@ -122,6 +122,7 @@ class Detections:
     boxes: Floats  # (D, 4) as in Annotations
     areas: Floats  # (D,)
     last_pixel: bool
+    images_seen: int | None = None  # annotated images that the detector looked at, where the file tells
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -10,6 +10,7 @@ from random_scenes import random_scene
 
 from eval import coco, inputs
 from eval.dataset import Category
+from eval.protocols import evaluate
 
 TRUTH = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -114,8 +115,15 @@ def test_images_that_nobody_looked_at_are_told_of(tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [RESULT]}
     (tmp_path / "found.json").write_text(json.dumps(content))
     with pytest.warns(UserWarning, match="found.json: looked at 1 of the 2 annotated images; the objects of"):
-        inputs.read_detections(tmp_path / "found.json", annotations)
+        found = inputs.read_detections(tmp_path / "found.json", annotations)
+    assert evaluate(found, annotations).images_unseen == 1
+    assert evaluate(found, annotations, protocol="coco").images_unseen == 1
     content["images"] = TRUTH["images"]  # the other one without a detection
     (tmp_path / "found.json").write_text(json.dumps(content))
     with warnings.catch_warnings(action="error"):
-        inputs.read_detections(tmp_path / "found.json", annotations)
+        found = inputs.read_detections(tmp_path / "found.json", annotations)
+    assert evaluate(found, annotations).images_unseen == 0
+    (tmp_path / "found.json").write_text(json.dumps([RESULT]))  # does not tell
+    assert (
+        evaluate(inputs.read_detections(tmp_path / "found.json", annotations), annotations).images_unseen == 0
+    )
