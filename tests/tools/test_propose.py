@@ -240,6 +240,8 @@ def test_annotations_of_other_images_are_refused_before_the_work(
         (["--list", "absent.txt"], "absent.txt: no such file"),
         (["--image", "x.jpg", "--proposals.mode", "slow"], "slow"),
         (["--image", "x.jpg", "--image-list", "x.txt"], "it needs --annotations"),
+        (["--image", "x.jpg", "--proposals.strategies", '[{"k": .inf}]'], "k is inf: expected a positive"),
+        (["--image", "x.jpg", "--proposals.superpixel_scale", ".inf"], "superpixel_scale is inf"),
     ],
 )
 def test_bad_input_is_one_sentence(
