@@ -130,7 +130,7 @@ def _of_known_classes(
     Raises:
         ValueError: It names one that is not, or none of its classes is.
     """
-    from eval.coco import translate_categories  # not for those who only detect: it waits for numba
+    from eval.coco_lists import translate_categories  # not for those who only detect: it waits for numba
 
     classes = load_weights(sources(config)[0]).classes
     labels = list(range(len(classes))) if config.classes is None else labels_of(config.classes, classes)

@@ -2,7 +2,8 @@
 
 A draw that holds an image w times counts each of its hits, misses and boxes w times. Copies of an image have
 equal scores and stand together in the ranking, where the interpolated precision is that after the last copy;
-so weighting is the same as evaluating the drawn images anew.
+so weighting is the same as evaluating the drawn images anew. The exception are detections of one class that tie
+within an image: anew, all of the first copy come before those of the second; here, all copies of the first detection.
 
 Drawing with replacement lifts the AP of classes with few boxes, so the draws lie above the figure itself; the
 interval is their spread put around the figure.
@@ -25,6 +26,7 @@ from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE
 from eval.parallel import thread_map
 
 REPLICATES = 1000
+MOST_REPLICATES = 100_000  # two bytes for each and each image
 LEVEL = 0.95
 
 
@@ -45,15 +47,17 @@ class Comparison:
     """Two results on the same images, the second against the first.
 
     difference  of mean AP with its interval over the same draws of images (none without draws)
-    better      share of the draws in which the second has the higher mean AP (NaN without)
+    better      share of the draws with a mean AP in which that of the second is higher (NaN without)
     wins        classes in which the first, the second, neither has the higher AP (ILSVRC ranks by wins)
     per_class   (C,) AP of the second minus AP of the first, NaN without ground truth
+    unseen      annotated images that the detector of the second is known not to have looked at
     """
 
     difference: Interval
     better: float
     wins: tuple[int, int, int]
     per_class: Floats
+    unseen: int = 0
 
 
 def bootstrap_mean_ap(result: Evaluation, *, replicates: int = REPLICATES, seed: int = 0) -> Interval:
@@ -67,24 +71,32 @@ def compare(
 ) -> Comparison:
     """Compare two results of the same protocol on the same annotations, draw by draw.
 
-    With `replicates` 0 the difference has no interval.
+    With `replicates` 0 the difference has no interval. Raises ValueError for results that differ in protocol, IoU
+    threshold, classes or images.
     """
-    if first.protocol != second.protocol or first.annotations.images.ids.tolist() != (
-        second.annotations.images.ids.tolist()
-    ):
-        raise ValueError("only results of the same protocol on the same images can be compared")
+    if _setting(first) != _setting(second):
+        raise ValueError(
+            "only results of the same protocol and IoU threshold on the same classes and images can be compared"
+        )
     per_class = np.array([b.ap - a.ap for a, b in zip(first.classes, second.classes, strict=True)])
     wins = (int((per_class < 0).sum()), int((per_class > 0).sum()), int((per_class == 0).sum()))
     differences = np.empty(0)
     if replicates:
         weights = _draws(first.num_images, replicates, seed)
         differences = _means(second, weights) - _means(first, weights)
+    differences = differences[np.isfinite(differences)]
     return Comparison(
         difference=_interval(second.mean_ap - first.mean_ap, differences),
-        better=float(np.mean(differences > 0)) if replicates else float("nan"),
+        better=float(np.mean(differences > 0)) if len(differences) else float("nan"),
         wins=wins,
         per_class=per_class,
+        unseen=second.images_unseen,
     )
+
+
+def _setting(result: Evaluation) -> tuple[object, ...]:
+    annotations = result.annotations
+    return result.protocol, result.iou, annotations.categories, annotations.images.ids.tolist()
 
 
 def _interval(value: float, values: Floats) -> Interval:
@@ -98,8 +110,8 @@ def _interval(value: float, values: Floats) -> Interval:
 
 def _draws(images: int, replicates: int, seed: int) -> npt.NDArray[np.uint16]:
     """How often each image is drawn, (replicates, images)."""
-    if replicates < 1:
-        raise ValueError(f"{replicates} bootstrap draws, expected 1 or more")
+    if not 1 <= replicates <= MOST_REPLICATES:
+        raise ValueError(f"{replicates} bootstrap draws, expected 1 to {MOST_REPLICATES}")
     rng = np.random.default_rng(seed)
     weights = np.empty((replicates, images), np.uint16)
     for row in weights:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from eval.arrays import as_array
+
 
 class Accuracy(NamedTuple):
     """Shares in [0, 1] of `images` whose class is the best, or among the five best guesses."""
@@ -34,7 +36,7 @@ class TopKAccuracy:
 
         Raises ValueError for other shapes, labels out of range, and scores that are NaN.
         """
-        values, wanted = _array(scores), _array(labels).astype(np.int64)
+        values, wanted = as_array(scores), as_array(labels).astype(np.int64)
         if values.ndim != 2 or wanted.shape != values.shape[:1]:
             raise ValueError(f"scores {values.shape} and labels {wanted.shape}, expected (B, C) and (B,)")
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < values.shape[1]):
@@ -65,9 +67,3 @@ def ranks(scores: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> npt.NDArra
     own = scores[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(scores.shape[1])[None] < labels[:, None]
     return ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
-
-
-def _array(values: Any) -> npt.NDArray[Any]:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float().numpy()
-    return np.asarray(values)

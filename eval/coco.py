@@ -1,11 +1,8 @@
 """COCO JSON: instances with images and categories, results lists, and this project's detections.json."""
 
-import itertools
 import json
 import math
 import warnings
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.atomic import writing
-from eval.dataset import Annotations, Category, Detections, ImageSet, Ints, make_annotations, positions
+from eval.coco_lists import image_set, read_categories, translate_categories, whole_number
+from eval.dataset import Annotations, Category, Detections, Ints, make_annotations, positions
 from eval.ilsvrc_text import map_bytes
 from eval.json_parser import (
     HAS_AREA,
@@ -30,7 +28,6 @@ from eval.json_parser import (
 
 _NEEDED = {HAS_IMAGE: "image_id", HAS_CATEGORY: "category_id", HAS_BOX: "bbox", HAS_SCORE: "score"}
 _IGNORED_CATEGORY = 0  # in this project's data: an object outside the classes, boxed only to be ignored
-_NO_WHOLE_NUMBER = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 _HUGE = 1e100  # products of coordinates beyond this leave the range of float64
 
 
@@ -101,6 +98,7 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         raise ValueError(f"{path}: no detections in it")
     check_records(path, records, HAS_IMAGE | HAS_CATEGORY | HAS_BOX | HAS_SCORE)
     _, image_ids, category_ids, _ = records.whole
+    seen = None
     if file.images is not None:
         own_images = image_set(path, file.images)
         own = _known(path, "detection", "image_id", image_ids, own_images.ids)
@@ -142,7 +140,8 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
         known = np.array([category.id for category in annotations.categories], np.int64)
         label = _known(path, "detection", "category_id", category_ids, known)
     areas = records.boxes[:, 2] * records.boxes[:, 3]
-    return Detections(image, label, records.scores, _corners(records.boxes), areas, last_pixel=False)
+    boxes = _corners(records.boxes)
+    return Detections(image, label, records.scores, boxes, areas, last_pixel=False, images_seen=seen)
 
 
 def read_file(path: str | Path) -> CocoFile:
@@ -222,10 +221,8 @@ def _take_apart_slowly(path: str | Path, text: npt.NDArray[np.uint8]) -> CocoFil
             (("id", 1), ("image_id", 2), ("category_id", 4), ("iscrowd", 0))
         ):
             value = row.get(name)
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if isinstance(value, int) and abs(value) < 2**63:
-                whole[column, number] = value
+            if (known := whole_number(value)) is not None:
+                whole[column, number] = known
                 present[number] |= flag
             elif value is not None and name != "id":
                 raise ValueError(
@@ -315,70 +312,6 @@ def _known(
 def _outside(path: str | Path, count: int, names: list[str]) -> str:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"{path}: {count:,} detections lie in {len(names):,} images that are not annotated ({shown})"
-
-
-def image_set(path: str | Path, rows: list[dict[str, Any]]) -> ImageSet:
-    """The `images` of the file `path`, by id.
-
-    Raises:
-        ValueError: One without an id, or two with the same.
-    """
-    try:
-        pairs = sorted((int(row["id"]), str(row.get("file_name", row["id"]))) for row in rows)
-        ids = np.array([identity for identity, _ in pairs], np.int64)
-    except _NO_WHOLE_NUMBER as error:
-        raise ValueError(f"{path}: an image has no whole number as `id` that 64 bits hold") from error
-    if (np.diff(ids) == 0).any():
-        raise ValueError(f"{path}: two images have the id {ids[1:][np.diff(ids) == 0][0]}")
-    return ImageSet(ids, tuple(name for _, name in pairs))
-
-
-def read_categories(path: str | Path, rows: list[dict[str, Any]]) -> list[Category]:
-    """The `categories` of the file `path`, by id.
-
-    Raises:
-        ValueError: One without an id, or two with the same.
-    """
-    try:
-        found = sorted(
-            Category(int(row["id"]), str(row.get("name", row["id"])), str(row.get("wnid", "")))
-            for row in rows
-        )
-        np.array([category.id for category in found], np.int64)
-    except _NO_WHOLE_NUMBER as error:
-        raise ValueError(f"{path}: a category has no whole number as `id` that 64 bits hold") from error
-    for one, other in itertools.pairwise(found):
-        if one.id == other.id:
-            raise ValueError(f"{path}: two categories have the id {one.id}")
-    return found
-
-
-def translate_categories(own: Sequence[Category], known: tuple[Category, ...]) -> npt.NDArray[np.int32]:
-    """Where among the `known` categories each of the `own` (K,) stands, by WNID, name or id; -1 for none.
-
-    Raises:
-        ValueError: Several have the WNID or name of one, and none of these has its id.
-    """
-    by_wnid: dict[str, list[int]] = defaultdict(list)
-    by_name: dict[str, list[int]] = defaultdict(list)
-    for label, category in enumerate(known):
-        by_wnid[category.wnid].append(label)
-        by_name[category.name].append(label)
-    by_id = {category.id: label for label, category in enumerate(known)}
-    found = []
-    for category in own:
-        labels = (category.wnid and by_wnid.get(category.wnid)) or by_name.get(category.name) or []
-        alike = len(labels)
-        if alike > 1:
-            labels = [label for label in labels if known[label].id == category.id]
-        if alike and not labels:
-            raise ValueError(
-                f"the annotations have {alike} classes {category.name!r}, none of them with the id {category.id}"
-            )
-        if not alike and category.name == str(category.id):
-            labels = [by_id.get(category.id, -1)]
-        found.append(labels[0] if labels else -1)
-    return np.array(found, np.int32)
 
 
 def as_instances(annotations: Annotations) -> dict[str, Any]:

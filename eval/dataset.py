@@ -56,12 +56,16 @@ class ImageSet:
         return np.array([by_name.get(name, by_stem.get(image_stem(name), -1)) for name in names], np.int32)
 
     def distinct_positions_of(self, names: Sequence[str]) -> Int32s:
-        """As `positions_of`, of images that are not the same.
+        """As `positions_of`, of images that are not the same: where one has the name, others have only the stem.
 
         Raises:
             ValueError: Two of them would be one image here, also if they share their name.
         """
         found = self.positions_of(names)
+        named = np.array(
+            [p >= 0 and self.names[p] == name for p, name in zip(found, names, strict=True)], np.bool_
+        )
+        found[~named & np.isin(found, found[named])] = -1
         first: dict[int, int] = {}
         for number, position in enumerate(found.tolist()):
             if position >= 0 and (other := first.setdefault(position, number)) != number:
@@ -70,6 +74,11 @@ class ImageSet:
                     " evaluate one of them, or name images in the annotations by folder and file"
                 )
         return found
+
+    def named_as(self, names: Sequence[str]) -> dict[str, str]:
+        """Of the images that are among those of `names`: name here -> name there; errors as above."""
+        found = self.distinct_positions_of(names).tolist()
+        return {self.names[p]: name for p, name in zip(found, names, strict=True) if p >= 0}
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class Detections:
     boxes: Floats  # (D, 4) as in Annotations
     areas: Floats  # (D,)
     last_pixel: bool
+    images_seen: int | None = None  # annotated images that the detector looked at, where the file tells
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -44,6 +44,12 @@ class Evaluation:
         return len(self.annotations.images)
 
     @property
+    def images_unseen(self) -> int:
+        """Annotated images that the detector is known not to have looked at: their objects count as missed."""
+        seen = self.detections.images_seen
+        return 0 if seen is None else self.num_images - seen
+
+    @property
     def style(self) -> int:
         """How this protocol reads the curve: one of the styles of eval.average_precision."""
         return {"voc2007": ELEVEN_POINTS, "coco": HUNDRED_AND_ONE_POINTS}.get(self.protocol, AREA)

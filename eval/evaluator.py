@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eval.arrays import as_array
 from eval.dataset import Category, ImageSet, make_annotations, make_detections
 from eval.evaluation import Evaluation
 from eval.ilsvrc import DET_CATEGORIES
-from eval.protocols import evaluate
+from eval.protocols import check_rules, evaluate
 
 ImageId = int | str
 
@@ -29,12 +30,13 @@ class DetectionEvaluator:
     Boxes are xyxy, half-open, in pixels; labels are positions in `categories` (0..199 for the DET classes).
     Arrays may be numpy's, torch's on any device, or lists. Under torch.distributed every process updates with
     its own images and `compute`, which all of them have to call, returns the result over all; an image that a
-    sampler gave to two processes counts once.
+    sampler gave to two processes counts once. Raises ValueError for what eval.protocols.evaluate would refuse.
     """
 
     def __init__(
         self, *, categories: Sequence[Category] = DET_CATEGORIES, protocol: str = "ilsvrc", iou: float = 0.5
     ) -> None:
+        check_rules(protocol=protocol, iou=iou)
         self.categories = tuple(categories)
         self.protocol = protocol
         self.iou = iou
@@ -46,7 +48,7 @@ class DetectionEvaluator:
 
     def update(
         self,
-        image_id: ImageId,
+        image_id: Any,
         *,
         boxes: Any,
         scores: Any,
@@ -58,22 +60,23 @@ class DetectionEvaluator:
     ) -> None:
         """Add one image: boxes (N, 4), scores and labels (N,), true_boxes (G, 4), true_labels (G,).
 
-        crowd, difficult (G,) flag boxes that count neither way. Raises ValueError for an image that was given
-        before, labels outside the categories, shapes that do not go together, numbers that are not finite, and true
-        boxes with x2 < x1 or y2 < y1.
+        image_id is a whole number or text, numpy's and torch's too; crowd, difficult (G,) flag boxes that count
+        neither way. Raises ValueError for another id, an image that was given before, labels outside the categories,
+        shapes that do not go together, numbers that are not finite, and true boxes with x2 < x1 or y2 < y1.
         """
+        image_id = _identity(image_id)
         if image_id in self._images:
             raise ValueError(f"image {image_id} was given twice; call reset() between two rounds")
         row = {
-            "boxes": _array(boxes).astype(np.float64).reshape(-1, 4),
-            "scores": _array(scores).astype(np.float64).reshape(-1),
-            "labels": _array(labels).astype(np.int64).reshape(-1),
-            "true_boxes": _array(true_boxes).astype(np.float64).reshape(-1, 4),
-            "true_labels": _array(true_labels).astype(np.int64).reshape(-1),
+            "boxes": as_array(boxes).astype(np.float64).reshape(-1, 4),
+            "scores": as_array(scores).astype(np.float64).reshape(-1),
+            "labels": as_array(labels).astype(np.int64).reshape(-1),
+            "true_boxes": as_array(true_boxes).astype(np.float64).reshape(-1, 4),
+            "true_labels": as_array(true_labels).astype(np.int64).reshape(-1),
         }
         boxes_there = len(row["true_boxes"])
         for name, flags in (("crowd", crowd), ("difficult", difficult)):
-            row[name] = np.zeros(boxes_there, np.bool_) if flags is None else _array(flags).astype(np.bool_)
+            row[name] = np.zeros(boxes_there, np.bool_) if flags is None else as_array(flags).astype(np.bool_)
         if not len(row["boxes"]) == len(row["scores"]) == len(row["labels"]):
             raise ValueError(f"image {image_id}: boxes, scores and labels differ in number")
         if {len(row[name]) for name in ("true_labels", "crowd", "difficult")} != {boxes_there}:
@@ -119,14 +122,13 @@ class DetectionEvaluator:
         return evaluate(detections, annotations, protocol=self.protocol, iou=self.iou)
 
 
-def _array(values: Any) -> npt.NDArray[Any]:
-    """numpy array of a torch tensor on any device, or of anything numpy takes."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if str(values.dtype) == "torch.bfloat16":  # which numpy does not know
-            values = values.float()
-        values = values.numpy()
-    return np.asarray(values)
+def _identity(image_id: Any) -> ImageId:
+    """An id as Python has it, also where numpy or torch holds it: tensors of one number are not equal keys."""
+    if hasattr(image_id, "item") and (array := as_array(image_id)).size == 1:
+        image_id = array.item()
+    if not isinstance(image_id, ImageId):
+        raise ValueError(f"the image id is {image_id!r}, expected a whole number or text")
+    return image_id
 
 
 def _gathered(own: dict[ImageId, dict[str, np.ndarray]]) -> dict[ImageId, dict[str, np.ndarray]]:

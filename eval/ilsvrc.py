@@ -108,6 +108,7 @@ def annotations_of(found: XmlAnnotations) -> Annotations:
         image=found.owners,
         label=labels,
         boxes=[(item.xmin, item.ymin, item.xmax, item.ymax) for item in found.objects],
+        difficult=[item.difficult for item in found.objects],  # VOC's rules and recall pass over them
         last_pixel=True,
     )
 

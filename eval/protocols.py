@@ -52,7 +52,18 @@ def check(annotations: Annotations, *, protocol: str, iou: float, engine: str) -
     """Refuse what `evaluate` cannot do, before there are detections.
 
     Raises:
-        ValueError: An unknown protocol, an IoU or engine that it does not take, a blacklist that it does not know.
+        ValueError: What `check_rules` refuses, and a blacklist where the protocol knows none.
+    """
+    check_rules(protocol=protocol, iou=iou, engine=engine)
+    if protocol == "coco" and len(annotations.blacklist):
+        raise ValueError("the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50")
+
+
+def check_rules(*, protocol: str, iou: float, engine: str = "own") -> None:
+    """Refuse rules that there are not, before there are annotations.
+
+    Raises:
+        ValueError: An unknown protocol, an IoU or engine that it does not take.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
@@ -66,8 +77,6 @@ def check(annotations: Annotations, *, protocol: str, iou: float, engine: str) -
         raise ValueError(
             f"engine {engine!r} does not compute {protocol}; pycocotools is for coco, own for all"
         )
-    if protocol == "coco" and len(annotations.blacklist):
-        raise ValueError("the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50")
 
 
 def _class_results(annotations: Annotations, matches: Matches, aps: np.ndarray) -> tuple[ClassResult, ...]:

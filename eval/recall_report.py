@@ -1,6 +1,7 @@
 """Recall of proposals against annotations: as a table, a picture and JSON."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from eval.recall import NUMBERS, THRESHOLDS, ProposalRecall, RecallResult
 
 # Numbers of proposals that get a curve over IoU of their own, besides all.
 CURVES = (100, 300, 1000, 2000)
+SHARES = (0, 1.02)  # so that a curve at 1 does not lie on the frame
 
 
 def measure(
@@ -65,13 +67,17 @@ def table(result: RecallResult) -> Table:
 
 
 def write_json(path: str | Path, result: RecallResult, annotations: Annotations) -> None:
-    """Every curve and the ABO of every class; nan becomes null."""
+    """Every curve and the ABO of every class, by its name, and its id where others have that name; nan becomes null."""
 
     def plain(values: NDArray[np.float64]) -> list[float | None]:
         return [None if np.isnan(value) else float(value) for value in values]
 
     area = result.area_over_numbers()
-    names = {category.id: category.name for category in annotations.categories}
+    count = Counter(category.name for category in annotations.categories)
+    names = {
+        category.id: category.name if count[category.name] == 1 else f"{category.name} ({category.id})"
+        for category in annotations.categories
+    }
     content = {
         "images": len(result.proposals_per_image),
         "objects": len(result.labels),
@@ -104,8 +110,8 @@ def plot(results: dict[str, RecallResult]) -> Figure:
                 over_iou.plot(THRESHOLDS, curves[:, k], label=f"first {number}")
         over_iou.plot(THRESHOLDS, curves[:, -1], label=name if several else "all")
     for axes, title in ((over_number, "recall at IoU 0.5"), (overlap, "MABO")):
-        axes.set(xscale="log", xlabel="proposals", title=title, ylim=(0, 1))
-    over_iou.set(xlabel="IoU", title="recall of all proposals" if several else "recall", ylim=(0, 1))
+        axes.set(xscale="log", xlabel="proposals", title=title, ylim=SHARES)
+    over_iou.set(xlabel="IoU", title="recall of all proposals" if several else "recall", ylim=SHARES)
     for axes in (over_number, overlap, over_iou):
         axes.grid(alpha=0.3)
     (over_number if several else over_iou).legend()

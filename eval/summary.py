@@ -141,6 +141,7 @@ def as_json(
         "protocol": result.protocol,
         "iou": None if result.protocol == "coco" else result.iou,
         "num_images": result.num_images,
+        "num_images_unseen": result.images_unseen,
         "classes_counted": len(result.counted),
     }
     if result.summary:
@@ -159,6 +160,7 @@ def as_json(
             "share_of_draws_better": comparison.better,
             "classes_won": {"detections": first, "compared": second, "equal": equal},
             "per_class": comparison.per_class.tolist(),
+            "num_images_unseen": comparison.unseen,
         }
     content["classes"] = [row._asdict() for row in result.classes]
     return _defined(content)

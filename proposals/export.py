@@ -1,7 +1,6 @@
 """Proposals for other frameworks, in the pickles that those read."""
 
 import pickle
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -33,21 +32,12 @@ def images_to_export(
     Args:
         files: the image files of the job by name.
         found: the proposals by name; an image without them, as it could not be read, gets empty ones.
-        dataset: names and ids of the images of the annotations, in the order of their file. An image is met
-            by name, or else by file name without suffix, where only one of the job has that; those that the
-            job was not given are left out. None takes all of the job.
+        dataset: names, of the job, and ids of the images to export in their order; None takes all of the job.
     """
     empty = by_rank(np.zeros((0, 4), np.float32))
     if dataset is None:
         dataset = [(name, image_stem(name)) for name in files]
-    stems = Counter(image_stem(name) for name in files)
-    given = {image_stem(name): name for name in files if stems[image_stem(name)] == 1}
-    given |= {name: name for name in files}
-    return [
-        ExportedImage(files[own], image_id, found.get(own, empty))
-        for name, image_id in dataset
-        if (own := given.get(name, given.get(image_stem(name)))) is not None
-    ]
+    return [ExportedImage(files[name], image_id, found.get(name, empty)) for name, image_id in dataset]
 
 
 def export(path: str | Path, images: Sequence[ExportedImage], export_format: ExportFormat) -> None:

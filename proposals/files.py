@@ -219,10 +219,6 @@ class ProposalFile:
         """(N, 4) xyxy, best-ranked first; errors as for `[name]`."""
         return self[name].boxes
 
-    def get(self, name: str | Path) -> NDArray[np.float32] | None:
-        """The boxes, or None for an image that is not in the files or whose name fits several."""
-        return self.boxes(name) if name in self else None
-
     def stored_name(self, name: str | Path) -> str | None:
         """The name under which an image is stored; None if it is not, or its name fits several."""
         text = name if isinstance(name, str) else name.as_posix()

@@ -51,7 +51,9 @@ def build_hierarchies(
     def segment_and_group(key: tuple[ColourSpace, float]) -> dict[Strategy, NDArray[np.int32]]:
         k = key[1] * superpixel_scale
         edges, bins = prepared[key[0]]
-        labels, pairs, num_regions = segment(edges, height, width, k, min_size=round(k))
+        # A region cannot have more pixels than the image has, however large k is.
+        min_size = round(min(k, height * width))
+        labels, pairs, num_regions = segment(edges, height, width, k, min_size)
         regions = measure_regions(labels, num_regions, bins)
         return {
             strategy: group(

@@ -28,7 +28,7 @@ Boxes = NDArray[np.float32]
 IMAGES_PER_SHARD = 200
 # How long a process that is done waits for the slowest one.
 _PATIENCE = timedelta(days=30)
-_WAYS_OUT = "overwrite it or choose another folder"
+_WAYS_OUT = "take --overwrite or another --output"
 
 
 class ShardPlan(NamedTuple):

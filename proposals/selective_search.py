@@ -7,6 +7,7 @@ region that ever existed; repeat with other colour spaces, similarities and segm
 duplicates.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -56,19 +57,19 @@ class SelectiveSearch:
     ) -> None:
         if strategies is not None and len(strategies) == 0:
             raise ValueError("strategies is empty: expected at least one")
-        if not superpixel_scale > 0:
-            raise ValueError(f"superpixel_scale is {superpixel_scale:g}: expected a positive number")
+        if not 0 < superpixel_scale < math.inf:
+            raise ValueError(f"superpixel_scale is {superpixel_scale:g}: expected a positive, finite number")
         for name, value in (
             ("resize_width", resize_width),
             ("max_boxes", max_boxes),
             ("num_threads", num_threads),
         ):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1, or None")
+            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+                raise ValueError(f"{name} is {value}: expected a whole number of at least 1, or None")
         if not min_box_side >= 0:
             raise ValueError(f"min_box_side is {min_box_side:g}: expected 0 or more")
-        if seed < 0:
-            raise ValueError(f"seed is {seed}: expected 0 or more")
+        if not (isinstance(seed, int | np.integer) and seed >= 0):
+            raise ValueError(f"seed is {seed}: expected a whole number of 0 or more")
         self.strategies = strategies_of(mode)
         if strategies is not None:
             self.strategies = tuple(

@@ -1,5 +1,6 @@
 """Which hierarchies selective search builds: the modes of Uijlings et al., table 5, and free lists."""
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -33,8 +34,8 @@ class Strategy:
             raise ValueError(
                 f"colour space {self.colour_space!r}: expected one of {', '.join(COLOUR_SPACES)}"
             )
-        if not self.k > 0:
-            raise ValueError(f"k is {self.k:g}: expected a positive number")
+        if not 0 < self.k < math.inf:
+            raise ValueError(f"k is {self.k:g}: expected a positive, finite number")
 
 
 def strategies_of(mode: Mode) -> tuple[Strategy, ...]:

@@ -135,6 +135,7 @@ def detect_and_evaluate(arguments: argparse.Namespace) -> int:
 
 def check_files(arguments: argparse.Namespace) -> None:
     """Refuse files that are not there, and results that have no place or would take that of another file."""
+    from eval.bootstrap import MOST_REPLICATES
     from eval.inputs import check_is_file
 
     if not arguments.config and (arguments.output or arguments.resume):
@@ -162,8 +163,8 @@ def check_files(arguments: argparse.Namespace) -> None:
         if other != name:
             other = other.replace("_", "-")
             raise ValueError(f"{path}: --{name} would take the place of the file of --{other}")
-    if arguments.bootstrap is not None and arguments.bootstrap < 0:
-        raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be at least 0")
+    if arguments.bootstrap is not None and not 0 <= arguments.bootstrap <= MOST_REPLICATES:
+        raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be 0 to {MOST_REPLICATES}")
 
 
 def evaluate_files(arguments: argparse.Namespace) -> int:

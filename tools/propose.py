@@ -65,10 +65,11 @@ def propose(arguments: Namespace) -> int:
     if arguments.image_list and not arguments.annotations:
         raise ValueError("--image-list says which of the annotated images count: it needs --annotations")
     images = {image.name: image.path for image in find_images(patterns)}
-    annotations = None
+    annotations, own_names = None, {}
     if arguments.annotations:
         annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
-        if (annotations.images.positions_of(images) < 0).all():
+        own_names = annotations.images.named_as(list(images))
+        if not own_names:
             raise ValueError(
                 f"{arguments.annotations}: annotates none of the {len(images)} images (such as {next(iter(images))})"
             )
@@ -86,7 +87,7 @@ def propose(arguments: Namespace) -> int:
     mine = shards[process.rank :: process.of]
     console = Console(stderr=True, highlight=False)
     if process.rank == 0 and len(shards) < process.of:
-        console.print(f"{len(shards)} shards for {process.of} processes: fewer --images-per-shard busy all")
+        console.print(f"shards: {len(shards)}, for {process.of} processes: fewer --images-per-shard busy all")
     failures: list[str] = []
 
     def failure(name: str, error: Exception) -> None:
@@ -114,29 +115,38 @@ def propose(arguments: Namespace) -> int:
     failed = job.sum_over_processes(process, len(failures))
     if process.rank > 0:
         return 0  # torchrun ends all processes when one fails: the first speaks for them, and last
-    print(f"{len(shards)} shards in {arguments.output}")
-    _finish(arguments, shards, annotations)
-    if failed:
-        return BAD_INPUT if failed == len(images) else PARTLY_DONE
-    return 0
+    if failed == len(images):
+        return BAD_INPUT
+    print(f"shards in {arguments.output}: {len(shards)}")
+    _finish(arguments, shards, annotations, own_names)
+    return PARTLY_DONE if failed else 0
 
 
-def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annotations | None") -> None:
-    """What needs all shards: numbers, exports, recall."""
+def _finish(
+    arguments: Namespace,
+    shards: "list[ShardPlan]",
+    annotations: "Annotations | None",
+    own_names: dict[str, str],
+) -> None:
+    """What needs all shards: numbers, exports, recall.
+
+    Args:
+        own_names: name in the annotations -> name in the shards.
+    """
     from rich.console import Console
 
     from eval import recall_report
-    from proposals import ProposalFile, job
+    from proposals import job
     from proposals.export import export, images_to_export
 
     output = Path(arguments.output)
     found = job.collect(shards)
     total = sum(len(of_image.boxes) for of_image in found.values())
     print(f"{total} boxes in {len(found)} images, {total / max(len(found), 1):.0f} on average")
-    lookup = ProposalFile([shard.path for shard in shards])
 
     if annotations is not None:
-        result = recall_report.measure(annotations, lookup.get)
+        boxes = {name: found[own].boxes for name, own in own_names.items() if own in found}
+        result = recall_report.measure(annotations, boxes.get)
         measured, annotated = len(result.proposals_per_image), len(annotations.images)
         if not measured:
             raise ValueError(f"{arguments.annotations}: none of its {annotated} images has proposals")
@@ -148,14 +158,18 @@ def _finish(arguments: Namespace, shards: "list[ShardPlan]", annotations: "Annot
 
     if arguments.export:
         files = {name: path for shard in shards for name, path in shard.images.items()}
-        dataset = None if annotations is None else _in_file_order(arguments.annotations, annotations)
+        dataset = None
+        if annotations is not None:
+            in_order = _in_file_order(arguments.annotations, annotations)
+            dataset = [(own_names[name], image_id) for name, image_id in in_order if name in own_names]
         exported = images_to_export(files, found, dataset)
         for export_format in arguments.export:
             path = output / f"{export_format}.pkl"
             export(path, exported, export_format)
             print(f"{export_format}: {len(exported)} images in {path}")
-        if dataset is not None and len(exported) < len(dataset):
-            print(f"{len(dataset) - len(exported)} annotated images were not given: the exports lack them")
+        if annotations is not None and len(exported) < len(annotations.images):
+            missing = len(annotations.images) - len(exported)
+            print(f"{missing} annotated images were not given: the exports lack them")
 
 
 def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int | str]]:

@@ -11,7 +11,8 @@ from detector.taxonomy import DET200, DetectionClass
 from detector.training.det_lists import Listed, labelled_by_folder, listed_name
 from detector.training.problems import Problems
 from detector.training.training_set import IGNORE, AnnotatedImage, TrainingSet, annotated_image
-from eval.coco import image_set, read_categories, read_file
+from eval.coco import read_file
+from eval.coco_lists import image_set, read_categories
 from eval.image_names import IMAGE_SUFFIXES, image_stem
 from eval.inputs import is_json
 from eval.json_parser import HAS_BOX, HAS_CATEGORY, HAS_IMAGE

@@ -16,6 +16,7 @@ from eval.bootstrap import bootstrap_mean_ap, compare
 from eval.coco_metrics import match_coco
 from eval.dataset import Annotations, Category, Detections, ImageSet, make_annotations, make_detections
 from eval.errors import CAUSES, break_down
+from eval.evaluation import Evaluation
 from eval.matching import TRUE_POSITIVE
 from eval.protocols import evaluate
 from eval.report import write_report
@@ -133,10 +134,40 @@ def test_comparing_with_itself_and_with_a_worse_one() -> None:
 def test_only_like_is_compared_with_like() -> None:
     scene, other = random_scene(1), random_scene(2)
     first = evaluate(scene.detections, scene.annotations)
-    with pytest.raises(ValueError, match="same protocol on the same images"):
-        compare(first, evaluate(scene.detections, scene.annotations, protocol="iou50"))
-    with pytest.raises(ValueError, match="same protocol on the same images"):
-        compare(first, evaluate(other.detections, other.annotations))
+    renamed = replace(scene.annotations, categories=tuple(Category(k, "x") for k in range(3)))
+    for second in (
+        evaluate(scene.detections, scene.annotations, protocol="iou50"),
+        evaluate(scene.detections, scene.annotations, iou=0.7),
+        evaluate(scene.detections, renamed),
+        evaluate(
+            other.detections, replace(other.annotations, images=ImageSet(np.arange(7, 12), tuple("abcde")))
+        ),
+    ):
+        with pytest.raises(
+            ValueError, match="only results of the same protocol and IoU threshold on the same"
+        ):
+            compare(first, second)
+    for draws in (0, bootstrap.MOST_REPLICATES + 1):
+        with pytest.raises(ValueError, match="bootstrap draws, expected 1 to 100000"):
+            bootstrap_mean_ap(first, replicates=draws)
+
+
+def test_draws_without_a_box_favour_nobody() -> None:
+    """Of two images one has the only box: a quarter of the draws has none, in the others the second result wins."""
+    box = [[0.0, 0, 9, 9]]
+    truth = make_annotations(
+        ImageSet(np.array([1, 2]), ("a", "b")), [Category(1, "x")], image=[0], label=[0], boxes=box, last_pixel=False
+    )  # fmt: skip
+
+    def result_of(boxes: list[list[float]]) -> Evaluation:
+        found = make_detections(image=[0], label=[0], scores=[0.5], boxes=boxes, last_pixel=False)
+        return evaluate(found, truth)
+
+    worse, better = result_of([[50.0, 50, 60, 60]]), result_of(box)
+    comparison = compare(worse, better, replicates=200)
+    assert comparison.difference.replicates < 200
+    assert comparison.better == 1 and compare(better, worse, replicates=200).better == 0
+    assert np.isnan(compare(worse, better, replicates=0).better)
 
 
 def test_each_cause_of_error() -> None:

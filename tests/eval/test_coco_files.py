@@ -9,6 +9,8 @@ import pytest
 from random_scenes import random_scene
 
 from eval import coco, inputs
+from eval.dataset import Category
+from eval.protocols import evaluate
 
 TRUTH = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -54,6 +56,9 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         (json.dumps({**TRUTH, "images": [{"file_name": "a"}]}), "an image has no whole number as `id`"),
         (json.dumps({**TRUTH, "images": [{"id": 10**20}]}), "an image has no whole number as `id`"),
         (json.dumps({**TRUTH, "images": [{"id": float("inf")}]}), "an image has no whole number as `id`"),
+        (json.dumps({**TRUTH, "images": [{"id": 1.7}]}), "an image has no whole number as `id`"),
+        (json.dumps({**TRUTH, "images": ["a.jpg"]}), "an image has no whole number as `id`"),
+        (json.dumps({**TRUTH, "categories": [{"id": "1"}]}), "a category has no whole number as `id`"),
         (json.dumps({**TRUTH, "categories": [{"id": 10**20}]}), "a category has no whole number as `id`"),
         (json.dumps(TRUTH).replace('"image_id": 1', f'"image_id": {10**20}'), "entry 1 has image_id 10"),
         (json.dumps(TRUTH).replace("[0, 0, 9, 9]", "[0, 0, 1e999, 9]"), ".* not a finite number"),
@@ -64,6 +69,18 @@ def test_bad_json_is_named(tmp_path: Path) -> None:
         path.write_bytes(content.encode("latin-1"))
         with pytest.raises(ValueError, match=rf"truth.json: {message}"):
             inputs.read_annotations(path)
+
+
+def test_null_is_a_field_that_is_not_there(tmp_path: Path) -> None:
+    truth = {
+        "images": [{"id": 1.0, "file_name": None}],
+        "categories": [{"id": 1, "name": "x", "wnid": None}, {"id": 2, "name": None}],
+        "annotations": [RESULT],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    annotations = inputs.read_annotations(tmp_path / "truth.json")
+    assert annotations.images.names == ("1",) and annotations.images.ids.tolist() == [1]
+    assert annotations.categories == (Category(1, "x"), Category(2, "2"))
 
 
 def test_difficult_boxes_and_crowds_are_written_and_read(tmp_path: Path) -> None:
@@ -98,8 +115,15 @@ def test_images_that_nobody_looked_at_are_told_of(tmp_path: Path) -> None:
     content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [RESULT]}
     (tmp_path / "found.json").write_text(json.dumps(content))
     with pytest.warns(UserWarning, match="found.json: looked at 1 of the 2 annotated images; the objects of"):
-        inputs.read_detections(tmp_path / "found.json", annotations)
+        found = inputs.read_detections(tmp_path / "found.json", annotations)
+    assert evaluate(found, annotations).images_unseen == 1
+    assert evaluate(found, annotations, protocol="coco").images_unseen == 1
     content["images"] = TRUTH["images"]  # the other one without a detection
     (tmp_path / "found.json").write_text(json.dumps(content))
     with warnings.catch_warnings(action="error"):
-        inputs.read_detections(tmp_path / "found.json", annotations)
+        found = inputs.read_detections(tmp_path / "found.json", annotations)
+    assert evaluate(found, annotations).images_unseen == 0
+    (tmp_path / "found.json").write_text(json.dumps([RESULT]))  # does not tell
+    assert (
+        evaluate(inputs.read_detections(tmp_path / "found.json", annotations), annotations).images_unseen == 0
+    )

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,34 @@ def test_bad_updates_are_refused() -> None:
         evaluator.update(1, **good)
 
 
+@pytest.mark.parametrize("identity", [7, "a", np.int64(7), np.str_("a"), torch.tensor(7), torch.tensor([7])])
+def test_a_repeated_image_is_noticed_however_its_id_is_held(identity: object) -> None:
+    evaluator = DetectionEvaluator()
+    nothing: dict = {"boxes": [], "scores": [], "labels": [], "true_boxes": [], "true_labels": []}
+    evaluator.update(identity, **nothing)
+    again = identity.clone() if isinstance(identity, torch.Tensor) else identity
+    with pytest.raises(ValueError, match=r"image [7a] was given twice"):
+        evaluator.update(again, **nothing)
+    plain = "a" if identity == "a" else 7
+    with pytest.raises(ValueError, match=r"image [7a] was given twice"):
+        evaluator.update(plain, **nothing)
+
+
+def test_bad_ids_and_rules_are_refused_at_once() -> None:
+    evaluator = DetectionEvaluator()
+    nothing: dict = {"boxes": [], "scores": [], "labels": [], "true_boxes": [], "true_labels": []}
+    for identity in (1.5, None, (1, 2), torch.tensor([1, 2]), torch.tensor(1.5)):
+        with pytest.raises(ValueError, match=r"the image id is .*, expected a whole number or text"):
+            evaluator.update(identity, **nothing)
+    for rules, message in (
+        ({"protocol": "cocoo"}, "unknown protocol 'cocoo'"),
+        ({"iou": 7}, "the IoU threshold is 7"),
+        ({"protocol": "coco", "iou": 0.7}, "takes no threshold of 0.7"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DetectionEvaluator(**rules)
+
+
 PROCESS = """
 import sys
 import torch.distributed
@@ -122,6 +151,17 @@ def test_ranks_are_places_in_the_sorted_scores(seed: int, batch: int, classes: i
     if batch:
         accuracy.update(torch.from_numpy(scores), torch.from_numpy(labels))
         assert accuracy.compute() == (np.mean(np.array(expected) < 1), np.mean(np.array(expected) < 5), batch)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_scores_are_compared_as_exactly_as_they_are_given(kind: Any) -> None:
+    scores = torch.tensor([[1.0, 1.0 + 1e-12]], dtype=kind)
+    accuracy = TopKAccuracy()
+    accuracy.update(scores, torch.tensor([1]))
+    assert accuracy.compute().top1 == (kind == torch.float64)  # the others round it to a tie
+    if kind == torch.float64:
+        accuracy.update(scores.numpy(), [1])
+        assert accuracy.compute().top1 == 1.0
 
 
 def test_accuracy_adds_up_and_refuses_nonsense() -> None:

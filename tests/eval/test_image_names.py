@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.coco import translate_categories
+from eval.coco_lists import translate_categories
 from eval.dataset import Category, ImageSet
 from eval.image_names import image_stem
 
@@ -32,6 +32,16 @@ def test_names_that_repeat_are_ambiguous() -> None:
     assert images.positions_of(["a.jpg", "a", "b.jpg"]).tolist() == [-1, -1, 2]
     with pytest.raises(ValueError, match=r"b.jpg and b.jpg would both be b.jpg of the annotations"):
         images.distinct_positions_of(["b.jpg", "b.jpg"])
+
+
+def test_who_has_the_name_comes_before_who_has_the_stem() -> None:
+    images = ImageSet(np.arange(1, 5), ("a/1.jpg", "a/2.jpg", "b/2.jpg", "3"))
+    own = ["b/1.jpg", "a/1.jpg", "b/2.jpg", "c/2.jpg", "c/3.jpg"]
+    assert images.distinct_positions_of(own).tolist() == [-1, 0, 2, -1, 3]
+    assert images.named_as(own) == {"a/1.jpg": "a/1.jpg", "b/2.jpg": "b/2.jpg", "3": "c/3.jpg"}
+    assert images.named_as([]) == {}
+    with pytest.raises(ValueError, match=r"c/3.jpg and d/3.jpg would both be 3 of the annotations"):
+        images.named_as(["c/3.jpg", "d/3.jpg"])
 
 
 def test_classes_of_one_name_are_told_apart_by_their_ids() -> None:

@@ -98,6 +98,21 @@ def test_xml_round_trip_from_folder_tar_and_zip(tmp_path: Path) -> None:
         assert_same_annotations(inputs.read_annotations(source, image_list=listed), annotations)
 
 
+def test_difficult_objects_of_ilsvrc_count_for_ilsvrc_only(tmp_path: Path) -> None:
+    scene = det_scene()
+    annotations = replace(scene.annotations, difficult=np.arange(30) % 3 == 0)
+    ilsvrc.write_annotations(tmp_path / "xml", annotations)
+    back = ilsvrc.read_annotations(tmp_path / "xml")
+    assert back.difficult.tolist() == annotations.difficult.tolist()
+
+    def counted(protocol: str) -> int:
+        return sum(row.num_gt for row in evaluate(scene.detections, back, protocol=protocol).classes)
+
+    assert [counted(protocol) for protocol in ("ilsvrc", "iou50", "voc2007", "voc2012")] == [30, 30, 20, 20]
+    plain = evaluate(scene.detections, scene.annotations)
+    assert evaluate(scene.detections, back).counted == plain.counted
+
+
 def test_a_tar_with_long_names_goes_the_long_way(tmp_path: Path) -> None:
     name = "x" * 150
     for number, layout in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):

@@ -1,6 +1,7 @@
 """From annotations and proposals by name to the recall table, JSON and plot."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,20 @@ def test_table_json_and_plot(tmp_path: Path) -> None:
     assert content["abo"] == {"cat": [1.0, 1.0], "dog": [25 / 275 / 2, 0.25]}
     recall_report.write_plot(tmp_path / "recall.png", {"ours": result, "theirs": result})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.txt", "recall.json", "recall.png"]
+
+
+def test_classes_of_one_name_keep_a_place_each(tmp_path: Path) -> None:
+    annotations = scene(False)
+    annotations = replace(annotations, categories=(Category(7, "crane"), Category(9, "crane")))
+    result = recall_report.measure(annotations, BOXES.get)
+    recall_report.write_json(tmp_path / "recall.json", result, annotations)
+    content = json.loads((tmp_path / "recall.json").read_text(encoding="utf-8"))
+    assert content["abo"] == {"crane (7)": [1.0, 1.0], "crane (9)": [25 / 275 / 2, 0.25]}
+
+
+def test_a_curve_at_one_is_seen() -> None:
+    axes = recall_report.plot({"ours": recall_report.measure(scene(False), BOXES.get)}).axes
+    assert [round(one.get_ylim()[1], 3) for one in axes] == [1.02] * 3
 
 
 def test_nothing_to_measure_is_null_not_a_crash(tmp_path: Path) -> None:

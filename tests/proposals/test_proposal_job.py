@@ -110,7 +110,7 @@ def test_other_images_of_the_same_names_are_not_taken_for_done(videos: Path, tmp
     (second,) = job.plan(frames(videos / "video2"), tmp_path / "boxes")
     job.run_shard(first, search, read_number, SETTINGS)
     with pytest.raises(
-        ValueError, match=r"its 0\.png is .*/video1/0\.png, not .*/video2/0\.png; overwrite it"
+        ValueError, match=r"its 0\.png is .*/video1/0\.png, not .*/video2/0\.png; take --overwrite"
     ):
         job.check_output([second], SETTINGS, overwrite=False)
     write_shard(first.path, job.collect([first]), SETTINGS)  # as it was written before files were noted

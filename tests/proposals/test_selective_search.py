@@ -194,7 +194,12 @@ def test_nine_tenths_are_still_novel() -> None:
         ({"strategies": []}, "strategies is empty"),
         ({"superpixel_scale": 0}, "superpixel_scale is 0"),
         ({"superpixel_scale": float("nan")}, "superpixel_scale is nan"),
+        ({"superpixel_scale": float("inf")}, "superpixel_scale is inf: expected a positive, finite number"),
         ({"resize_width": 0}, "resize_width is 0"),
+        ({"resize_width": 2.5}, "resize_width is 2.5: expected a whole number"),
+        ({"max_boxes": 2.5}, "max_boxes is 2.5: expected a whole number"),
+        ({"num_threads": 1.5}, "num_threads is 1.5: expected a whole number"),
+        ({"seed": 1.5}, "seed is 1.5: expected a whole number"),
         ({"max_boxes": 0}, "max_boxes is 0"),
         ({"num_threads": 0}, "num_threads is 0"),
         ({"seed": -1}, "seed is -1"),
@@ -214,11 +219,21 @@ def test_bad_settings_are_named(arguments: dict[str, object], message: str) -> N
         ({"similarity": "S+S"}, "similarity 'S\\+S'"),
         ({"colour_space": "RGB"}, "'RGB'.*HSV"),
         ({"k": 0}, "k is 0"),
+        ({"k": float("inf")}, "k is inf: expected a positive, finite number"),
     ],
 )
 def test_bad_strategies_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Strategy(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [100.0, 1e300])
+@pytest.mark.parametrize("superpixel_scale", [1e30, 1e300])
+def test_regions_larger_than_the_image_are_the_image(k: float, superpixel_scale: float) -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[5:10, 5:10] = 255
+    search = SelectiveSearch(strategies=[Strategy(k=k)], superpixel_scale=superpixel_scale)
+    np.testing.assert_array_equal(search(image), [[0, 0, 30, 20]])
 
 
 @pytest.mark.parametrize(

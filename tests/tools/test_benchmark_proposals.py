@@ -53,6 +53,59 @@ def test_every_number_is_printed_and_written(
     assert picture.stat().st_size > 1000
 
 
+def test_ratios_can_be_read_where_eighty_columns_are_all_there_is(
+    benchmark: Callable[[list[str]], int],
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = sys.modules["benchmarks.proposals"]
+
+    class Contrib:
+        """Says that it took as long as it does on a photo."""
+
+        version = "5.0"
+
+        def __init__(self, python: str, folder: Path) -> None:
+            self.took = module.Took(1.75, 1.5)
+
+        def __call__(self, image: object) -> object:
+            return np.array([[0, 0, 9, 9]], np.float32)
+
+        def close(self) -> None:
+            """Nothing to end."""
+
+    monkeypatch.setattr(module, "ContribSearch", Contrib)
+    monkeypatch.setenv("COLUMNS", "80")
+    sides = ["--sides", "quality", "fast, superpixel_scale 2", "fast, min_box_side 20"]
+    assert benchmark([*arguments, *sides, "--contrib-python", "python"]) == 0
+    output = capsys.readouterr().out
+    assert "…" not in output and max(map(len, output.splitlines())) <= 80
+    words = " ".join(output.replace("│", " ").replace("┃", " ").split())
+    assert "seconds CPU s contrib takes of CPU s" in words, output
+    assert "OpenCV contrib fast 1.750 1.500 1.0 times 1.0 times" in words
+    assert "the paper's, on VOC07 10097 0.991 0.879" in words
+
+
+def test_the_image_of_the_annotations_is_measured(
+    benchmark: Callable[[list[str]], int], arguments: list[str], tmp_path: Path
+) -> None:
+    for folder, colour in (("x", "white"), ("y", "black")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (20, 10), colour).save(tmp_path / folder / "1.png")
+    (tmp_path / "a.png").rename(tmp_path / "y" / "1.png")
+    truth = tmp_path / "instances.json"
+    truth.write_text(truth.read_text(encoding="utf-8").replace("a.png", "y/1.png"), encoding="utf-8")
+    (tmp_path / "x" / "2.png").write_bytes((tmp_path / "x" / "1.png").read_bytes())
+    result = tmp_path / "result.json"
+    options = ["--images", str(tmp_path), *arguments[2:], "--sides", "single", "--json", str(result)]
+    assert benchmark(options) == 0
+    content = json.loads(result.read_text(encoding="utf-8"))
+    assert content["single"]["recall"] == 1.0  # of the square; the other is of one colour
+    with pytest.raises(ValueError, match=r"would both be y/1\.png of the annotations"):
+        benchmark(["--images", str(tmp_path / "x"), str(tmp_path / "y"), *arguments[2:]])
+
+
 def test_an_interpreter_without_contrib_is_named(
     benchmark: Callable[[list[str]], int], arguments: list[str]
 ) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from detector.taxonomy import DET200
-from eval import ilsvrc, inputs
+from eval import coco, ilsvrc, inputs
 from eval.inputs import example_files
 from eval.protocols import PROTOCOLS
 from eval.summary import short_names
@@ -123,6 +123,33 @@ def test_everything_at_once(run: Run, tmp_path: Path) -> None:
     assert again.read_text() == page
 
 
+def test_whoever_is_handed_the_results_learns_of_images_not_looked_at(run: Run, tmp_path: Path) -> None:
+    annotations = inputs.read_annotations(EXAMPLE_ANNOTATIONS)
+    found = inputs.read_detections(EXAMPLE_DETECTIONS, annotations)
+    truth = coco.as_instances(annotations)
+    seen = truth["images"][:2]
+    some = {row["id"] for row in seen}
+    rows = [row for row in coco.as_results(found, annotations) if row["image_id"] in some]
+    for name, images in (("some.json", seen), ("all.json", truth["images"])):
+        (tmp_path / name).write_text(
+            json.dumps({"images": images, "categories": truth["categories"], "annotations": rows})
+        )
+    words = re.compile(r"did not look at (\d+) of the (\d+)\s+images")
+    unseen, total = len(annotations.images) - 2, len(annotations.images)
+    assert unseen > 0
+    page, table = tmp_path / "page.html", tmp_path / "table.json"
+    for first, second, expected in (("some", "all", (unseen, 0)), ("all", "some", (0, unseen))):
+        pair = ("--detections", tmp_path / f"{first}.json", "--compare", tmp_path / f"{second}.json")
+        done = run(*EXAMPLE[:2], *pair, "--bootstrap", "10", "--html", page, "--json", table)
+        assert done.returncode == 0 and f"some.json: looked at 2 of the {total} annotated" in done.stderr
+        content = json.loads(table.read_text())
+        assert (content["num_images_unseen"], content["comparison"]["num_images_unseen"]) == expected
+        text = page.read_text()
+        assert words.findall(text) == [(str(unseen), str(total))]
+        below = text.index("did not look at") > text.index(f"Against {second}.json")
+        assert below == (second == "some")
+
+
 @pytest.mark.parametrize("protocol", ["iou50", "voc2007", "voc2012", "coco"])
 def test_the_other_protocols(run: Run, protocol: str, tmp_path: Path) -> None:
     done = run(*EXAMPLE, "--protocol", protocol, "--html", tmp_path / "page.html")
@@ -154,7 +181,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         ([*EXAMPLE, "--iou", "0.7", "--protocol", "coco"], "averages over IoU 0.50 to 0.95 and takes no"),
         ([*EXAMPLE, "--output", tmp_path / "o"], "--output and --resume belong to the run of a detector"),
         ([*EXAMPLE, "--resume"], "--output and --resume belong to the run of a detector"),
-        ([*EXAMPLE, "--bootstrap", "-3"], "--bootstrap is -3, but must be at least 0"),
+        ([*EXAMPLE, "--bootstrap", "-3"], "--bootstrap is -3, but must be 0 to 100000"),
+        ([*EXAMPLE, "--bootstrap", "100000000000"], "--bootstrap is 100000000000, but must be 0 to 100000"),
         ([*EXAMPLE, "--engine", "pycocotools"], "pycocotools is for coco"),
         ([*EXAMPLE, "--json", tmp_path / "no" / "folder.json"], "there is no folder"),
         ([*truth, "--detections", tmp_path], f"is a folder, name a file such as {tmp_path}/detections.json"),

@@ -92,6 +92,7 @@ def test_a_folder_becomes_shards_exports_and_recall(
         *("--export", "detectron2", "mmdetection", "--annotations", annotations),
     )
     assert run.returncode == 0, run.stderr
+    assert f"shards in {output}: 2\n" in run.stdout
     assert "recall of 3 objects in 3 of 3 annotated images" in run.stdout
     assert json.loads((output / "recall.json").read_text(encoding="utf-8"))["recall_50"][-1] == 1.0
     assert (output / "recall.png").stat().st_size > 1000
@@ -174,7 +175,48 @@ def test_other_images_of_the_same_names_are_refused(propose: Propose, tmp_path: 
     photos.rename(tmp_path / "others")
     (tmp_path / "others" / "more" / "c.png").write_bytes((tmp_path / "c.png").read_bytes())
     run = propose("--image", tmp_path / "others", *arguments)
-    assert run.returncode == 2 and "others/a.png; overwrite it or choose another folder" in run.stderr
+    assert run.returncode == 2 and "others/a.png; take --overwrite or another --output" in run.stderr
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_images_of_one_stem_are_not_taken_for_each_other(
+    propose: Propose, tmp_path: Path, photos: Path, annotations: Path, broken: bool
+) -> None:
+    (photos / "b.png").rename(photos / "more" / "a.png")
+    if not broken:
+        (photos / "more" / "a.png").rename(tmp_path / "elsewhere.png")
+    else:
+        (photos / "more" / "a.png").write_bytes(b"broken")
+    content = json.loads(annotations.read_text(encoding="utf-8"))
+    content["images"][1]["file_name"] = "more/a.png"  # it was b.png
+    annotations.write_text(json.dumps(content), encoding="utf-8")
+    output = tmp_path / "boxes"
+    run = propose(
+        *("--image", photos, "--output", output, "--proposals.mode", "single"),
+        *("--export", "detectron2", "--annotations", annotations),
+    )
+    assert run.returncode == broken, run.stderr
+    assert "recall of 2 objects in 2 of 3 annotated images" in run.stdout
+    with (output / "detectron2.pkl").open("rb") as file:
+        exported = pickle.load(file)
+    numbers = dict(zip(exported["ids"], map(len, exported["boxes"]), strict=True))
+    assert list(numbers) == ([12, 11, 10] if broken else [12, 10])
+    assert numbers.get(11, 0) == 0 and numbers[10] > 0
+    assert ("1 annotated images were not given" in run.stdout) != broken
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "c.png").write_bytes((photos / "more" / "c.png").read_bytes())
+    content["images"][0]["file_name"] = "c.png"
+    annotations.write_text(json.dumps(content), encoding="utf-8")
+    pair = (photos / "more" / "c.png", tmp_path / "more" / "c.png")
+    run = propose("--image", *pair, "--output", tmp_path / "new", "--annotations", annotations)
+    assert run.returncode == 2 and "more/c.png would both be c.png of the annotations" in run.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_where_every_image_fails_nothing_is_said_to_be_done(propose: Propose, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"broken")
+    run = propose("--image", tmp_path / "a.png", "--output", tmp_path / "boxes", "--export", "detectron2")
+    assert run.returncode == 2 and run.stdout == "" and "1 of 1 images failed" in run.stderr
 
 
 def test_annotations_of_other_images_are_refused_before_the_work(
@@ -198,6 +240,8 @@ def test_annotations_of_other_images_are_refused_before_the_work(
         (["--list", "absent.txt"], "absent.txt: no such file"),
         (["--image", "x.jpg", "--proposals.mode", "slow"], "slow"),
         (["--image", "x.jpg", "--image-list", "x.txt"], "it needs --annotations"),
+        (["--image", "x.jpg", "--proposals.strategies", '[{"k": .inf}]'], "k is inf: expected a positive"),
+        (["--image", "x.jpg", "--proposals.superpixel_scale", ".inf"], "superpixel_scale is inf"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -29,7 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import at_least_one
-from detector.images import ImageFile, find_images, read_image
+from detector.images import find_images, read_image
 from eval import recall_report
 from eval.inputs import read_annotations
 from eval.recall import RecallResult
@@ -140,7 +140,9 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
 
     annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
-    images = _annotated(find_images(arguments.images), annotations.images.names)[:: arguments.every]
+    files = {image.name: image.path for image in find_images(arguments.images)}
+    own_names = annotations.images.named_as(list(files))
+    images = [(name, files[own]) for name, own in own_names.items()][:: arguments.every]
     if not images:
         raise ValueError(f"{arguments.annotations}: annotates none of the images")
 
@@ -158,7 +160,8 @@ def main(argv: list[str]) -> int:
     objects = len(next(iter(results.values())).labels)
     version = f", OpenCV contrib {contrib.version}" if contrib else ""
     console.print(f"{objects} objects in {len(images)} images, {os.cpu_count()} cores{version}")
-    console.print(_summary(results, took))
+    console.print(_quality(results))
+    console.print(_costs(took))
     if contrib is not None:
         for name in arguments.sides:
             console.print(_beside_contrib(name, results[name], results[CONTRIB]))
@@ -167,17 +170,6 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(_numbers(results, took), indent=1), encoding="utf-8")
     return 0
-
-
-def _annotated(images: list[ImageFile], names: tuple[str, ...]) -> list[tuple[str, Path]]:
-    """Names in the annotations and files of the images that both know, by name or else by stem."""
-    known = {name: name for name in names} | {Path(name).stem: name for name in names}
-    found: dict[str, Path] = {}
-    for image in images:
-        name = known.get(image.name) or known.get(image.path.stem)
-        if name is not None:
-            found.setdefault(name, image.path)
-    return list(found.items())
 
 
 def _run(
@@ -230,37 +222,46 @@ def _numbers(results: dict[str, RecallResult], took: dict[str, list[Took]]) -> d
     }
 
 
-def _summary(results: dict[str, RecallResult], took: dict[str, list[Took]]) -> Table:
-    columns = ["", "boxes", "recall", "MABO", "average recall", "seconds", "CPU s"]
-    beside = ["contrib's seconds / these", "CPU"] if CONTRIB in results else []
-    table = Table(*columns, *beside, "paper, VOC07")
-    for column in table.columns[1:]:
-        column.justify = "right"
+# Two narrow tables: where 80 columns are all there is, as through a pipe, one would lose its headings.
+def _quality(results: dict[str, RecallResult]) -> Table:
+    table = _table("", "boxes", "recall", "MABO", "average recall")
     for name, result in results.items():
-        row = [
+        table.add_row(
             name,
             f"{result.mean_proposals:.0f}",
             f"{result.recall(0.5)[-1]:.3f}",
             f"{result.mabo()[-1]:.3f}",
             f"{result.average_recall()[-1]:.3f}",
-            *(f"{cost:.3f}" for cost in _medians(took[name])),
-        ]
-        if CONTRIB in results:
+        )
+        if name in PAPER:
+            recall, mabo, boxes = PAPER[name]
+            table.add_row("  the paper's, on VOC07", str(boxes), f"{recall:.3f}", f"{mabo:.3f}", "")
+    return table
+
+
+def _costs(took: dict[str, list[Took]]) -> Table:
+    ratios = ["contrib takes", "of CPU s"] if CONTRIB in took else []
+    table = _table("", "seconds", "CPU s", *ratios)
+    for name, costs in took.items():
+        row = [f"{cost:.3f}" for cost in _medians(costs)]
+        if ratios:
             # Image by image, so that what else the machine does weighs on both.
-            ratios = np.array(took[CONTRIB]) / np.array(took[name])
-            row += [f"{ratio:.1f}" for ratio in np.median(ratios, axis=0)]
-        recall, mabo, boxes = PAPER.get(name, (None, None, None))
-        row.append(f"{boxes} boxes, {recall:.3f}, {mabo:.3f}" if boxes else "")
-        table.add_row(*row)
+            of_images = np.array(took[CONTRIB]) / np.array(costs)
+            row += [f"{ratio:.1f} times" for ratio in np.median(of_images, axis=0)]
+        table.add_row(name, *row)
+    return table
+
+
+def _table(name: str, *figures: str, title: str | None = None) -> Table:
+    table = Table(name, title=title)
+    for figure in figures:
+        table.add_column(figure, justify="right")
     return table
 
 
 def _beside_contrib(name: str, ours: RecallResult, contrib: RecallResult) -> Table:
-    table = Table(
-        "boxes", "recall", "contrib", "gain", "MABO", "contrib", "gain", title=f"{name} beside contrib"
-    )
-    for column in table.columns:
-        column.justify = "right"
+    figures = ("recall", "contrib", "gain", "MABO", "contrib", "gain")
+    table = _table("boxes", *figures, title=f"{name} beside contrib")
     for number in NUMBERS:
         cells = [str(number)]
         for measure in (lambda result: result.recall(0.5), lambda result: result.mabo()):
