@@ -129,7 +129,8 @@ def _survivors(
         for better in kept[asked[candidate] : count]:
             if labels[better] == labels[candidate]:
                 overlap = _iou(boxes[rows[better]], boxes[rows[candidate]])
-                survives = survives and overlap <= iou_threshold
+                if overlap > iou_threshold:
+                    survives = False
                 now *= math.exp(-(np.float64(overlap) ** 2) / sigma)
         asked[candidate] = count
         if survives and now == before:

@@ -40,7 +40,11 @@ def add_detector_options(parser: ArgumentParser) -> None:
     )
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
     option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
-    option("--soft-nms", float | None, "one with less lowers the score by this sigma of Soft-NMS; null: not at all")
+    option(
+        "--soft-nms",
+        float | None,
+        "one with less lowers the score by this sigma of Soft-NMS; null: not at all",
+    )
     option(
         "--box-voting",
         float | None,

@@ -38,7 +38,12 @@ def plain(
 
 
 def plain_soft(
-    boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, sigma: float, score_threshold: float, most: int
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float,
+    sigma: float,
+    score_threshold: float,
+    most: int,
 ) -> list[tuple[int, int, float]]:
     """Take the highest score, lower those of its label around it, and so on."""
     left = scores.astype(np.float64)
@@ -135,14 +140,14 @@ def test_soft_suppression_equals_the_plain_one(
 
 
 def test_an_overlap_lowers_a_score_by_the_formula() -> None:
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10]], np.float32)  # the second overlaps by 1/2
-    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.0]], np.float32)
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10]], np.float32)
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.0]], np.float32)  # the first two overlap by 1/2
     chosen, labels, left = best_detections(
         boxes, scores, iou_threshold=0.5, score_threshold=0.05, max_detections=9, sigma=0.25
     )
-    lowered = math.exp(-0.25 / 0.25)  # of 0.8 to 0.294, so the third comes before it; and of 0.1, by the other's 0.2
+    lowered = math.exp(-0.25 / 0.25)  # 0.8 to 0.294, behind the third; 0.1 falls below 0.05
     assert list(zip(chosen.tolist(), labels.tolist(), strict=True)) == [(0, 0), (2, 0), (1, 0), (1, 1)]
-    assert left.tolist() == pytest.approx([0.9, 0.3, 0.8 * lowered, 0.2])  # 0.1 falls below 0.05
+    assert left.tolist() == pytest.approx([0.9, 0.3, 0.8 * lowered, 0.2])
 
 
 def test_agrees_with_torchvision_on_one_class() -> None:
