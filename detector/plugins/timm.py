@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from detector.architecture import PAPER, SLIM, TABLE_1, Architecture
 from detector.googlenet import GoogLeNet
-from detector.plugins.backbone import LEVELS, TWO_ARCHITECTURES, InputConversion, trained_network
+from detector.plugins.backbone import (
+    IMAGENET_INPUT,
+    LEVELS,
+    TWO_ARCHITECTURES,
+    InputConversion,
+    trained_network,
+)
+from detector.region_classifier import Preprocessing
+from detector.rgb_input import take_out_transform
 
 
 class TimmGoogLeNet(nn.Module):
@@ -41,7 +49,6 @@ class TimmGoogLeNet(nn.Module):
         if in_chans != 3 or global_pool != "avg" or output_stride not in (None, 32):
             raise ValueError("GoogLeNet has in_chans=3, global_pool='avg' and output_stride=32 only")
         super().__init__()
-        self.input = InputConversion()
         self._changes = changes
         self._take(GoogLeNet(num_classes, architecture=replace(architecture, **changes), dropout=drop_rate))
         if weights is not None:
@@ -125,8 +132,7 @@ class TimmGoogLeNet(nn.Module):
         network, wanted = trained_network(source)
         network.dropout = self.network.dropout
         trained_classes = network.num_classes
-        self.input = InputConversion(wanted)
-        self._take(network)
+        self._take(network, wanted)
         if classes != trained_classes:
             if classes:
                 warnings.warn(
@@ -135,7 +141,8 @@ class TimmGoogLeNet(nn.Module):
                 )
             self.reset_classifier(classes)
 
-    def _take(self, network: GoogLeNet) -> None:
+    def _take(self, network: GoogLeNet, wanted: Preprocessing = IMAGENET_INPUT) -> None:
+        self.input = InputConversion(take_out_transform(network, wanted))
         self.network = network
         self.num_classes = network.num_classes
         self.num_features = self.head_hidden_size = network.num_features

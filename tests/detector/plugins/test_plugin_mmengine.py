@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
+from plugin_scenes import NARROW, NARROW_SLIM, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor
 
 from detector.plugins.backbone import LEVELS
@@ -69,6 +69,18 @@ def test_init_cfg_reads_a_checkpoint(tmp_path: Path, normalised: Tensor) -> None
     with torch.inference_mode():
         for ours, theirs in zip(model(normalised), trained(normalised), strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_a_checkpoint_brings_torchvisions_change_of_the_input(
+    torchvision_weights: Path, tmp_path: Path, pixels: Tensor, normalised: Tensor
+) -> None:
+    torch.save(build(weights=str(torchvision_weights)).state_dict(), tmp_path / "trained.pth")
+    init = {"type": "Pretrained", "checkpoint": str(tmp_path / "trained.pth")}
+    model = build(**vars(NARROW_SLIM), init_cfg=init).eval()
+    model.init_weights()
+    with torch.inference_mode():
+        found = model(normalised)
+    assert_same_features(found, expected_features(torchvision_weights, pixels, LEVELS[1:]))
 
 
 def test_wrong_options_are_named() -> None:

@@ -104,6 +104,23 @@ def test_pretrained_tag(shared: Path, pixels: Tensor, normalised: Tensor) -> Non
     assert_same_features(found, expected_features(weights, pixels, LEVELS))
 
 
+@pytest.mark.parametrize("transform_input", [False, True])
+def test_checkpoints_bring_torchvisions_change_of_the_input(
+    torchvision_weights: Path, transform_input: bool, tmp_path: Path, normalised: Tensor
+) -> None:
+    """By timm's ways to save and load, into models that were or were not made to have that change."""
+    name, options = "googlenet_rcnn_bn", {"width": NARROW.width, "transform_input": transform_input}
+    trained = timm.create_model(name, weights=torchvision_weights).eval()
+    torch.save(trained.state_dict(), tmp_path / "checkpoint.pth")
+    read = timm.create_model(name, checkpoint_path=tmp_path / "checkpoint.pth", **options)
+    timm.models.save_for_hf(trained, tmp_path / "folder", model_args={"weights": None} | options)
+    found = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True)
+    expected = load_weights(torchvision_weights).eval().network(normalised)
+    with torch.inference_mode():
+        for model in (trained, read.eval(), found.eval()):
+            assert_same_features([model(normalised)], [expected])
+
+
 def test_data_config_is_what_the_model_wants() -> None:
     config = timm.data.resolve_model_data_config(timm.create_model("googlenet_rcnn", width=NARROW.width))
     assert config["mean"] == (0.485, 0.456, 0.406) and config["std"] == (0.229, 0.224, 0.225)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
+from plugin_scenes import NARROW, NARROW_SLIM, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor, nn
 from torchvision.models import googlenet
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
@@ -87,6 +87,16 @@ def test_torchvisions_own_weights_keep_their_input_scaling(tmp_path: Path, norma
     with torch.inference_mode():
         theirs(normalised)
         assert_same_features(body(normalised), expected)
+
+
+def test_a_checkpoint_brings_torchvisions_change_of_the_input(
+    torchvision_weights: Path, pixels: Tensor, normalised: Tensor
+) -> None:
+    model = googlenet_fpn(architecture=NARROW_SLIM).eval()
+    model.load_state_dict(googlenet_fpn(torchvision_weights).state_dict())
+    with torch.inference_mode():
+        found = model.body(normalised)
+    assert_same_features(found, expected_features(torchvision_weights, pixels, LEVELS[1:]))
 
 
 def test_frozen_levels() -> None:
