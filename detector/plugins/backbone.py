@@ -1,7 +1,9 @@
 """What every plug-in is made of: GoogLeNet's feature maps, for images normalised the way detectors' code does it."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +155,21 @@ def trained_network(weights: str | Path) -> tuple[GoogLeNet, Preprocessing]:
     """
     network, card = load_network(find_weights(str(weights)))
     return network.train(), take_out_transform(network, card.preprocessing)
+
+
+def changed(architecture: Architecture, changes: dict[str, Any]) -> Architecture:
+    """The architecture with other values for some of its fields, as plug-ins take them: by keyword.
+
+    Raises:
+        TypeError: There is no such option.
+    """
+    known = [field.name for field in fields(Architecture)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(
+                f"GoogLeNet has no option {name}; those of its architecture are {', '.join(known)}"
+            )
+    return replace(architecture, **changes)
 
 
 def last_of(frozen_levels: int) -> str | None:

@@ -90,6 +90,8 @@ def test_wrong_options_are_named() -> None:
         build(frozen_stages=5)
     with pytest.raises(ValueError, match="norm is 'group'"):
         build(norm="group")
+    with pytest.raises(TypeError, match="GoogLeNet has no option depth; those of its architecture are norm,"):
+        build(depth=50)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
