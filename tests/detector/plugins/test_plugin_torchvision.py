@@ -10,12 +10,18 @@ from plugin_scenes import NARROW, NARROW_SLIM, SIDE, Scene, assert_same_features
 from torch import Tensor, nn
 from torchvision.models import googlenet
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD, SSDHead
 
 from detector.plugins.backbone import LEVELS
 from detector.plugins.torchvision import googlenet_fpn
 
 
 def build(detector: Callable[..., nn.Module], backbone: nn.Module) -> nn.Module:
+    if detector is SSD:  # it takes a list of channels, where the others take a number
+        anchors = DefaultBoxGenerator([[2, 3]] * 5)
+        head = SSDHead([32] * 5, anchors.num_anchors_per_location(), num_classes=3)
+        return SSD(backbone, anchors, (SIDE, SIDE), num_classes=3, head=head)
     small: dict[str, Any] = {"min_size": SIDE, "max_size": SIDE}
     if detector is FasterRCNN:
         small |= {
@@ -26,7 +32,7 @@ def build(detector: Callable[..., nn.Module], backbone: nn.Module) -> nn.Module:
     return detector(backbone, num_classes=3, **small)
 
 
-@pytest.mark.parametrize(("detector", "stride"), [(FasterRCNN, 4), (RetinaNet, 8), (FCOS, 8)])
+@pytest.mark.parametrize(("detector", "stride"), [(FasterRCNN, 4), (RetinaNet, 8), (FCOS, 8), (SSD, 8)])
 def test_detectors_learn(detector: Callable[..., nn.Module], stride: Any, scene: Scene) -> None:
     torch.manual_seed(0)
     backbone = googlenet_fpn(architecture=NARROW, finest_stride=stride, out_channels=32)
