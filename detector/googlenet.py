@@ -56,8 +56,8 @@ class GoogLeNet(nn.Module):
         architecture: The variant; by default the paper's network.
         auxiliary: Have the auxiliary classifiers on stages 4a and 4d, which work while training only.
         dropout: Share of the pooled features dropped before the classifier while training (the paper's 40 %).
-        checkpointing: While training, compute the inside of every stage a second time for the gradients instead
-            of keeping it: less memory for a third more time, with the same result.
+        checkpointing: While training, compute the inside of every Inception module a second time for the
+            gradients instead of keeping it: less memory for a third more time, with the same result.
 
     Attributes:
         feature_info: Every stage: name, channels, stride and TF-slim's name. `pool5` is the pooled features.
@@ -208,6 +208,8 @@ class GoogLeNet(nn.Module):
             return x.mean(dim=(2, 3))  # (R, num_features)
         module = self.get_submodule(name)
         if self.checkpointing and self.training and torch.is_grad_enabled() and name.startswith("inception"):
+            if torch.compiler.is_compiling():  # counts a batch once by itself, and knows no contexts
+                return checkpoint(module, x, use_reentrant=False)
             return checkpoint(module, x, use_reentrant=False, context_fn=lambda: _twice(module))
         x = module(x)
         return F.relu(x, inplace=True) if name.startswith("conv") else x
@@ -247,7 +249,7 @@ def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 
 def _twice(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of the first and of the second computation of a checkpointed stage."""
+    """Contexts of the first and of the second computation of a checkpointed module."""
     return nullcontext(), _without_statistics(module)
 
 

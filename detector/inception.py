@@ -35,9 +35,12 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(R, channels, H, W) -> the same shape."""
         band, k = self.band.to(x.dtype), self.k.to(x.dtype)
-        # What writes a graph down cannot look into a gradient made by hand.
+        # What writes a graph down cannot look into a gradient made by hand, nor can torch.func's transforms.
         traced = (
-            isinstance(x, fx.Proxy) or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+            isinstance(x, fx.Proxy)
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()  # type: ignore[attr-defined]
+            or torch._C._are_functorch_transforms_active()
         )
         if not traced and x.requires_grad and torch.is_grad_enabled():
             return _LearningNorm.apply(x, band, k, self.scale)

@@ -1,7 +1,9 @@
 """What every plug-in is made of: GoogLeNet's feature maps, for images normalised the way detectors' code does it."""
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from detector.architecture import PAPER, Architecture
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import Preprocessing
+from detector.rgb_input import take_out_transform
 from detector.weights import find_weights, load_network
 
 IMAGENET_INPUT = Preprocessing(
@@ -132,6 +135,8 @@ def build_backbone(
     wanted = None
     if weights is None:
         network = GoogLeNet(0, architecture=architecture or PAPER)
+        if network.architecture.transform_input:
+            wanted = take_out_transform(network, IMAGENET_INPUT)
     elif architecture is not None:
         raise ValueError(TWO_ARCHITECTURES)
     else:
@@ -143,9 +148,28 @@ def build_backbone(
 
 
 def trained_network(weights: str | Path) -> tuple[GoogLeNet, Preprocessing]:
-    """A trained network, in training mode as new modules are, and the input convention it was trained with."""
+    """A trained network, in training mode as new modules are, and the input convention it was trained with.
+
+    torchvision's change of the input is part of that convention, and so of what `InputConversion` brings into a
+    checkpoint, and no longer of the network.
+    """
     network, card = load_network(find_weights(str(weights)))
-    return network.train(), card.preprocessing
+    return network.train(), take_out_transform(network, card.preprocessing)
+
+
+def changed(architecture: Architecture, changes: dict[str, Any]) -> Architecture:
+    """The architecture with other values for some of its fields, as plug-ins take them: by keyword.
+
+    Raises:
+        TypeError: There is no such option.
+    """
+    known = [field.name for field in fields(Architecture)]
+    for name in changes:
+        if name not in known:
+            raise TypeError(
+                f"GoogLeNet has no option {name}; those of its architecture are {', '.join(known)}"
+            )
+    return replace(architecture, **changes)
 
 
 def last_of(frozen_levels: int) -> str | None:

@@ -1,5 +1,7 @@
 """GoogLeNet as a backbone of detectron2: importing this file registers `build_googlenet_fpn_backbone`.
 
+    from detectron2.config import CfgNode as CN
+
     cfg.MODEL.BACKBONE.NAME = "build_googlenet_fpn_backbone"
     cfg.MODEL.FPN.IN_FEATURES = ["conv2", "inception_3b", "inception_4e", "inception_5b"]
     cfg.MODEL.WEIGHTS, cfg.MODEL.GOOGLENET = "", CN({"WEIGHTS": "torchvision"})

@@ -57,8 +57,10 @@ class ExportableTaps(nn.Module):
                     raise ValueError(
                         f"--taps {stage.module}: these weights end with {classifier.network.tap}"
                     )
-        for tap in taps:
-            self.network.stage_position(tap)  # a wrong name is said here, in one sentence
+        positions = [self.network.stage_position(tap) for tap in taps]  # says a wrong name in one sentence
+        for index, position in enumerate(positions):
+            if position in positions[:index]:
+                raise ValueError(f"--taps {' '.join(taps)}: {taps[index]} is the same layer as one before it")
         self.output_names = tuple(taps)
 
     def card(self, side: int) -> dict[str, str]:

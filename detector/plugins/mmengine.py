@@ -14,8 +14,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from detector.architecture import Architecture
-from detector.plugins.backbone import LEVELS, build_backbone
+from detector.architecture import PAPER
+from detector.plugins.backbone import LEVELS, build_backbone, changed
 
 
 @MODELS.register_module()
@@ -53,7 +53,7 @@ class GoogLeNetBackbone(BaseModule):
         self.body = build_backbone(
             weights,
             taps=[LEVELS[index] for index in out_indices],
-            architecture=Architecture(**architecture) if architecture else None,
+            architecture=changed(PAPER, architecture) if architecture else None,
             freeze=LEVELS[frozen_stages] if frozen_stages >= 0 else None,
             norm_eval=norm_eval,
             checkpointing=with_cp,

@@ -5,17 +5,26 @@ does by default, whatever the weights were trained on.
 """
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from detector.architecture import PAPER, SLIM, TABLE_1, Architecture
 from detector.googlenet import GoogLeNet
-from detector.plugins.backbone import LEVELS, TWO_ARCHITECTURES, InputConversion, trained_network
+from detector.plugins.backbone import (
+    IMAGENET_INPUT,
+    LEVELS,
+    TWO_ARCHITECTURES,
+    InputConversion,
+    changed,
+    trained_network,
+)
+from detector.region_classifier import Preprocessing
+from detector.rgb_input import take_out_transform
 
 
 class TimmGoogLeNet(nn.Module):
@@ -27,8 +36,11 @@ class TimmGoogLeNet(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_rate: float = 0.4,
+        drop_path_rate: float = 0.0,
         global_pool: str = "avg",
         output_stride: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         weights: str | Path | None = None,
         architecture: Architecture = PAPER,
         **changes: Any,
@@ -37,19 +49,24 @@ class TimmGoogLeNet(nn.Module):
 
         Raises:
             ValueError: Something that GoogLeNet does not have, or weights and `changes` of the architecture.
+            TypeError: An option of another name.
         """
-        if in_chans != 3 or global_pool != "avg" or output_stride not in (None, 32):
-            raise ValueError("GoogLeNet has in_chans=3, global_pool='avg' and output_stride=32 only")
+        if in_chans != 3 or drop_path_rate or output_stride not in (None, 32):
+            raise ValueError("GoogLeNet has in_chans=3, drop_path_rate=0 and output_stride=32 only")
         super().__init__()
-        self.input = InputConversion()
-        self._changes = changes
-        self._take(GoogLeNet(num_classes, architecture=replace(architecture, **changes), dropout=drop_rate))
+        self._weights, self._changes = weights, changes
+        self.global_pool = _checked_pool(global_pool, num_classes)
+        self._take(GoogLeNet(num_classes, architecture=changed(architecture, changes), dropout=drop_rate))
+        self.to(device=device, dtype=dtype)
         if weights is not None:
             self.load_pretrained(weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> logits (B, num_classes), or pooled features without classes."""
-        return self.network(self.input(x))
+        """Normalised images (B, 3, H, W) -> logits (B, num_classes), or pooled features without classes.
+
+        With `global_pool=""` it is the last feature map.
+        """
+        return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> the last feature map (B, num_features, H/32, W/32)."""
@@ -57,6 +74,8 @@ class TimmGoogLeNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature map -> what `forward` gives, or with `pre_logits` the pooled features."""
+        if not self.global_pool:
+            return x
         if pre_logits:
             return x.mean(dim=(2, 3))
         return self.network.resume(x, after=LEVELS[-1])  # type: ignore[return-value]  # no auxiliary classifiers
@@ -96,12 +115,13 @@ class TimmGoogLeNet(nn.Module):
         """The last layer: linear, or nothing."""
         return self.network.classifier
 
-    def reset_classifier(self, num_classes: int, global_pool: str = "avg") -> None:
-        """Begin with a new classifier for other classes; none with 0."""
-        if global_pool != "avg":
-            raise ValueError(f"global_pool is {global_pool!r}, but GoogLeNet has 'avg' only")
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Begin with a new classifier for other classes; none with 0. Pooling stays what it is unless named."""
+        pool = self.global_pool if global_pool is None else global_pool
+        self.global_pool = _checked_pool(pool, num_classes)
         self.network.num_classes = self.num_classes = num_classes
         layer = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        layer.to(next(self.network.parameters()))  # its device and its kind of numbers
         self.network.classifier = layer  # type: ignore[assignment]  # what num_classes=0 has
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -117,16 +137,17 @@ class TimmGoogLeNet(nn.Module):
         """Take the weights that `tools/detect.py --weights` calls `source`, and their architecture and input.
 
         Raises:
-            ValueError: The network was asked to have an architecture of its own.
+            ValueError: The network was asked to have an architecture of its own, or other weights.
         """
+        if self._weights is not None and str(self._weights) != str(source):
+            raise ValueError(f"give either pretrained=True, which is {source}, or weights={self._weights}")
         if self._changes:
             raise ValueError(TWO_ARCHITECTURES)
-        classes = self.num_classes
+        classes, placement = self.num_classes, next(self.network.parameters())
         network, wanted = trained_network(source)
         network.dropout = self.network.dropout
         trained_classes = network.num_classes
-        self.input = InputConversion(wanted)
-        self._take(network)
+        self._take(network, wanted)
         if classes != trained_classes:
             if classes:
                 warnings.warn(
@@ -134,8 +155,10 @@ class TimmGoogLeNet(nn.Module):
                     stacklevel=2,
                 )
             self.reset_classifier(classes)
+        self.to(placement)
 
-    def _take(self, network: GoogLeNet) -> None:
+    def _take(self, network: GoogLeNet, wanted: Preprocessing = IMAGENET_INPUT) -> None:
+        self.input = InputConversion(take_out_transform(network, wanted))
         self.network = network
         self.num_classes = network.num_classes
         self.num_features = self.head_hidden_size = network.num_features
@@ -144,6 +167,15 @@ class TimmGoogLeNet(nn.Module):
             {"num_chs": parts[name].channels, "reduction": parts[name].stride, "module": f"network.{name}"}
             for name in LEVELS
         ]
+
+
+def _checked_pool(global_pool: str, num_classes: int) -> str:
+    allowed = ("avg",) if num_classes else ("avg", "")
+    if global_pool not in allowed:
+        raise ValueError(
+            f"global_pool is {global_pool!r}, but GoogLeNet has 'avg', or '' (none) where num_classes is 0"
+        )
+    return global_pool
 
 
 def _cfg(source: str, origin: str) -> dict[str, Any]:

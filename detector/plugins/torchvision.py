@@ -16,7 +16,7 @@ class PyramidBackbone(nn.Module):
     """A backbone and a feature pyramid over its maps, as torchvision's detectors want it.
 
     Attributes:
-        out_channels: Channels of every level: what torchvision's detectors ask a backbone for.
+        out_channels: Channels of every level: what torchvision's detectors, but for SSD, ask a backbone for.
     """
 
     def __init__(self, body: Backbone, fpn: FeaturePyramidNetwork, out_channels: int) -> None:

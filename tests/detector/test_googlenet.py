@@ -115,6 +115,21 @@ def test_gradient_of_local_response_norm_is_that_of_the_definition(
         torch.testing.assert_close(module(ours.detach()), module(ours), rtol=0, atol=0)
 
 
+def test_local_response_norm_bears_the_transforms_of_torch_func() -> None:
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64)
+
+    def loss(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return module(x).square().sum()
+
+    ours, definition = LocalResponseNorm(8), nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+    gradients = [
+        torch.func.grad(lambda x, module=module: loss(module, x))(x) for module in (ours, definition)
+    ]
+    torch.testing.assert_close(*gradients)
+    each = torch.vmap(torch.func.grad(lambda image: loss(ours, image[None])))(x)
+    torch.testing.assert_close(each, gradients[1])
+
+
 @pytest.mark.parametrize("size", [31, 32, 97, 224, 225])
 def test_any_size_gives_the_feature_map_of_ceil_mode_pools(network: GoogLeNet, size: int) -> None:
     def pooled(length: int) -> int:

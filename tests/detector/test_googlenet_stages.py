@@ -226,6 +226,21 @@ def test_checkpointing_changes_nothing_but_memory(architecture: Architecture, co
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.parametrize("architecture", NORMS)
+def test_checkpointing_may_be_compiled(architecture: Architecture) -> None:
+    """Without the C++ compiler, whose work takes minutes. A batch counts once in the statistics here, too."""
+
+    def step(compiled: bool) -> dict[str, Tensor]:
+        network = build(architecture, num_classes=0, checkpointing=compiled).train()
+        run = torch.compile(network, backend="aot_eager") if compiled else network
+        torch.manual_seed(1)
+        run(torch.randn(2, 3, 64, 64)).square().sum().backward()
+        return network.state_dict() | {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+
+    torch._dynamo.reset()
+    torch.testing.assert_close(step(True), step(False))
+
+
 @every_variant
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_numbers_are_nearly_enough(architecture: Architecture, dtype: torch.dtype) -> None:

@@ -196,6 +196,11 @@ def test_nothing_is_left_of_a_file_that_differs(
             ["--output", "network.onnx", "--taps", "inception_9z"],
             "'inception_9z' is no stage of this network",
         ),
+        (
+            ["--output", "network.onnx", "--taps", "inception_3b", "inception_4e", "Mixed_3c"],
+            "--taps inception_3b inception_4e Mixed_3c: Mixed_3c is the same layer as one before it",
+        ),
+        (["--output", "network.pt2", "--taps", "conv1", "conv1"], "conv1 is the same layer as one before it"),
         (["--output", "nowhere/network.pt2"], "no folder nowhere"),
         (["--compile", "--size", "8"], "--size 8"),
         (["--output", "a.safetensors", "--taps", "inception_3b"], "a.safetensors: is the model as it is"),

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from plugin_scenes import Scene, real_scene, synthetic_scene
+from plugin_scenes import NARROW_TORCHVISION, Scene, real_scene, synthetic_scene
 from torch import Tensor
 
 from detector.googlenet import GoogLeNet
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DetectionClass
-from detector.weights import CAFFE_INPUT
+from detector.weights import CAFFE_INPUT, TORCHVISION_INPUT
 
 
 @pytest.fixture(params=["synthetic", "real"])
@@ -28,6 +28,22 @@ def bgr_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = (DetectionClass(1, "cat"), DetectionClass(2, "dog"))
     card = WeightsCard("random", "random weights for tests", "CC0", "detection", CAFFE_INPUT, classes)
     write_weights_file(path, GoogLeNet(3).state_dict(), card)
+    return path
+
+
+@pytest.fixture(scope="session")
+def torchvision_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a narrow network, random, which rescales its input as torchvision's does."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "torchvision.safetensors"
+    network = GoogLeNet(architecture=NARROW_TORCHVISION)
+    with torch.no_grad():
+        network(torch.randn(4, 3, 64, 64))  # so that its batch norms have seen something
+    card = WeightsCard(
+        *("random", "random weights for tests", "CC0", "cls1000", TORCHVISION_INPUT),
+        architecture=NARROW_TORCHVISION,
+    )
+    write_weights_file(path, network.state_dict(), card)
     return path
 
 

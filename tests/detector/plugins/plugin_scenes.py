@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from detector.architecture import Architecture
+from detector.architecture import SLIM, TORCHVISION, Architecture
 from detector.googlenet import GoogLeNet
 from detector.images import read_image
 from detector.region_classifier import Normalize
 from detector.weights import load_weights
 
 NARROW = Architecture(width=0.25)
+NARROW_SLIM, NARROW_TORCHVISION = (replace(architecture, width=0.25) for architecture in (SLIM, TORCHVISION))
 SIDE = 128
 
 

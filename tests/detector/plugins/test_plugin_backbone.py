@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plugin_scenes import NARROW, assert_same_features, expected_features
+from plugin_scenes import NARROW, NARROW_SLIM, NARROW_TORCHVISION, assert_same_features, expected_features
 from torch import Tensor
 
 from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
+from detector.inception import TransformInput
 from detector.plugins.backbone import (
     IMAGENET_INPUT,
     LEVELS,
@@ -70,6 +71,25 @@ def test_a_checkpoint_brings_its_input_conversion(bgr_weights: Path, normalised:
     with torch.inference_mode():
         for ours, theirs in zip(restored(normalised), trained(normalised), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("architecture", [NARROW_SLIM, NARROW_TORCHVISION])
+def test_a_checkpoint_brings_torchvisions_change_of_the_input(
+    torchvision_weights: Path, architecture: Architecture, pixels: Tensor, normalised: Tensor
+) -> None:
+    """Once, whether or not the network that takes it was made to have that change."""
+    trained = build_backbone(torchvision_weights).eval()
+    restored = build_backbone(architecture=architecture).eval()
+    restored.load_state_dict(trained.state_dict())
+    expected = expected_features(torchvision_weights, pixels, LEVELS)
+    with torch.inference_mode():
+        assert_same_features(trained(normalised), expected)
+        assert_same_features(restored(normalised), expected)
+
+
+def test_a_random_network_of_torchvisions_changes_its_input_too(normalised: Tensor) -> None:
+    backbone = build_backbone(architecture=NARROW_TORCHVISION)
+    torch.testing.assert_close(backbone.input(normalised), TransformInput()(normalised), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", ["lrn", "batch", "none"])

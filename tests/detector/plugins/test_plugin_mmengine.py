@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
+from plugin_scenes import NARROW, NARROW_SLIM, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor
 
 from detector.plugins.backbone import LEVELS
@@ -71,6 +71,18 @@ def test_init_cfg_reads_a_checkpoint(tmp_path: Path, normalised: Tensor) -> None
             assert torch.equal(ours, theirs)
 
 
+def test_a_checkpoint_brings_torchvisions_change_of_the_input(
+    torchvision_weights: Path, tmp_path: Path, pixels: Tensor, normalised: Tensor
+) -> None:
+    torch.save(build(weights=str(torchvision_weights)).state_dict(), tmp_path / "trained.pth")
+    init = {"type": "Pretrained", "checkpoint": str(tmp_path / "trained.pth")}
+    model = build(**vars(NARROW_SLIM), init_cfg=init).eval()
+    model.init_weights()
+    with torch.inference_mode():
+        found = model(normalised)
+    assert_same_features(found, expected_features(torchvision_weights, pixels, LEVELS[1:]))
+
+
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match="out_indices are"):
         build(out_indices=(5,))
@@ -78,6 +90,8 @@ def test_wrong_options_are_named() -> None:
         build(frozen_stages=5)
     with pytest.raises(ValueError, match="norm is 'group'"):
         build(norm="group")
+    with pytest.raises(TypeError, match="GoogLeNet has no option depth; those of its architecture are norm,"):
+        build(depth=50)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

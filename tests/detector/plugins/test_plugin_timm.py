@@ -84,6 +84,22 @@ def test_weights_and_an_architecture_are_refused(name: str, bgr_weights: Path) -
         timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, norm="none")
 
 
+def test_weights_and_other_pretrained_ones_are_refused(bgr_weights: Path) -> None:
+    def create(file: str) -> torch.nn.Module:
+        overlay = {"file": file, "custom_load": True}
+        return timm.create_model(
+            "googlenet_rcnn",
+            weights=str(bgr_weights),
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            features_only=True,
+        )
+
+    with pytest.raises(ValueError, match="give either pretrained=True, which is another"):
+        create("another")
+    create(str(bgr_weights))
+
+
 def test_weights_go_into_either_model(bgr_weights: Path, normalised: Tensor) -> None:
     made = [timm.create_model(name, weights=bgr_weights, num_classes=3).eval() for name in MODELS]
     with torch.inference_mode():
@@ -104,6 +120,23 @@ def test_pretrained_tag(shared: Path, pixels: Tensor, normalised: Tensor) -> Non
     assert_same_features(found, expected_features(weights, pixels, LEVELS))
 
 
+@pytest.mark.parametrize("transform_input", [False, True])
+def test_checkpoints_bring_torchvisions_change_of_the_input(
+    torchvision_weights: Path, transform_input: bool, tmp_path: Path, normalised: Tensor
+) -> None:
+    """By timm's ways to save and load, into models that were or were not made to have that change."""
+    name, options = "googlenet_rcnn_bn", {"width": NARROW.width, "transform_input": transform_input}
+    trained = timm.create_model(name, weights=torchvision_weights).eval()
+    torch.save(trained.state_dict(), tmp_path / "checkpoint.pth")
+    read = timm.create_model(name, checkpoint_path=tmp_path / "checkpoint.pth", **options)
+    timm.models.save_for_hf(trained, tmp_path / "folder", model_args={"weights": None} | options)
+    found = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True)
+    expected = load_weights(torchvision_weights).eval().network(normalised)
+    with torch.inference_mode():
+        for model in (trained, read.eval(), found.eval()):
+            assert_same_features([model(normalised)], [expected])
+
+
 def test_data_config_is_what_the_model_wants() -> None:
     config = timm.data.resolve_model_data_config(timm.create_model("googlenet_rcnn", width=NARROW.width))
     assert config["mean"] == (0.485, 0.456, 0.406) and config["std"] == (0.229, 0.224, 0.225)
@@ -120,5 +153,45 @@ def test_timms_own_tools_work_on_it() -> None:
     assert len({group["lr_scale"] for group in groups}) == 11  # the stem, nine modules, the classifier
     model.set_grad_checkpointing()
     assert isinstance(model.network, GoogLeNet) and model.network.checkpointing
-    with pytest.raises(ValueError, match="in_chans=3"):
-        timm.create_model("googlenet_rcnn", in_chans=1)
+    for options in ({"in_chans": 1}, {"drop_path_rate": 0.1}, {"output_stride": 16}):
+        with pytest.raises(ValueError, match="in_chans=3, drop_path_rate=0 and output_stride=32 only"):
+            timm.create_model("googlenet_rcnn", **options)
+    timm.create_model("googlenet_rcnn", width=NARROW.width, drop_path_rate=0.0)
+    with pytest.raises(
+        TypeError, match="GoogLeNet has no option norm_layer; those of its architecture are norm,"
+    ):
+        timm.create_model("googlenet_rcnn", norm_layer=torch.nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_a_pool_it_gives_the_last_feature_map(name: str) -> None:
+    model = timm.create_model(name, width=NARROW.width, num_classes=0, global_pool="").eval()
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        features = model.forward_features(x)
+        assert features.shape == (2, model.num_features, 2, 3)
+        for found in (model(x), model.forward_head(features), model.forward_head(features, pre_logits=True)):
+            assert torch.equal(found, features)
+        with pytest.raises(ValueError, match="global_pool is '', but GoogLeNet has 'avg', or ''"):
+            model.reset_classifier(3)
+        model.reset_classifier(3, "avg")
+        assert model(x).shape == (2, 3)
+        model.reset_classifier(0)
+        assert torch.equal(model(x), features.mean(dim=(2, 3)))
+        model.reset_classifier(0, global_pool="")
+        assert torch.equal(model(x), features)
+    for options in ({"global_pool": ""}, {"global_pool": "max", "num_classes": 0}):
+        with pytest.raises(ValueError, match="global_pool is"):
+            timm.create_model(name, **options)
+
+
+def test_device_and_kind_of_numbers(bgr_weights: Path) -> None:
+    x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="begins anew"):
+        trained = timm.create_model("googlenet_rcnn", weights=bgr_weights, num_classes=5, dtype=x.dtype)
+    for model in (trained, timm.create_model("googlenet_rcnn", width=NARROW.width, dtype=x.dtype)):
+        model.reset_classifier(4)
+        assert model(x).dtype == x.dtype
+    model = timm.create_model("googlenet_rcnn", device="meta", dtype=torch.bfloat16)
+    model.reset_classifier(4)
+    assert {(part.device.type, part.dtype) for part in model.parameters()} == {("meta", torch.bfloat16)}

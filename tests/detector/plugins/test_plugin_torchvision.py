@@ -6,16 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
+from plugin_scenes import NARROW, NARROW_SLIM, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor, nn
 from torchvision.models import googlenet
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD, SSDHead
 
 from detector.plugins.backbone import LEVELS
 from detector.plugins.torchvision import googlenet_fpn
 
 
 def build(detector: Callable[..., nn.Module], backbone: nn.Module) -> nn.Module:
+    if detector is SSD:  # it takes a list of channels, where the others take a number
+        anchors = DefaultBoxGenerator([[2, 3]] * 5)
+        head = SSDHead([32] * 5, anchors.num_anchors_per_location(), num_classes=3)
+        return SSD(backbone, anchors, (SIDE, SIDE), num_classes=3, head=head)
     small: dict[str, Any] = {"min_size": SIDE, "max_size": SIDE}
     if detector is FasterRCNN:
         small |= {
@@ -26,7 +32,7 @@ def build(detector: Callable[..., nn.Module], backbone: nn.Module) -> nn.Module:
     return detector(backbone, num_classes=3, **small)
 
 
-@pytest.mark.parametrize(("detector", "stride"), [(FasterRCNN, 4), (RetinaNet, 8), (FCOS, 8)])
+@pytest.mark.parametrize(("detector", "stride"), [(FasterRCNN, 4), (RetinaNet, 8), (FCOS, 8), (SSD, 8)])
 def test_detectors_learn(detector: Callable[..., nn.Module], stride: Any, scene: Scene) -> None:
     torch.manual_seed(0)
     backbone = googlenet_fpn(architecture=NARROW, finest_stride=stride, out_channels=32)
@@ -87,6 +93,16 @@ def test_torchvisions_own_weights_keep_their_input_scaling(tmp_path: Path, norma
     with torch.inference_mode():
         theirs(normalised)
         assert_same_features(body(normalised), expected)
+
+
+def test_a_checkpoint_brings_torchvisions_change_of_the_input(
+    torchvision_weights: Path, pixels: Tensor, normalised: Tensor
+) -> None:
+    model = googlenet_fpn(architecture=NARROW_SLIM).eval()
+    model.load_state_dict(googlenet_fpn(torchvision_weights).state_dict())
+    with torch.inference_mode():
+        found = model.body(normalised)
+    assert_same_features(found, expected_features(torchvision_weights, pixels, LEVELS[1:]))
 
 
 def test_frozen_levels() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from plugin_scenes import NARROW, SIDE, Scene, assert_same_features, expected_features
+from plugin_scenes import NARROW, NARROW_TORCHVISION, SIDE, Scene, assert_same_features, expected_features
 from torch import Tensor
 
 from detector.architecture import Architecture
@@ -116,6 +116,26 @@ def test_saved_models_come_back_the_same(tmp_path: Path, norm: str, normalised: 
         assert torch.equal(model(normalised).pred_boxes, back(normalised).pred_boxes)
         body, body_back = model.model.backbone.model, back.model.backbone.model
         assert torch.equal(body(normalised).feature_maps[0], body_back(normalised).feature_maps[0])
+
+
+def test_a_saved_backbone_brings_torchvisions_change_of_the_input(
+    torchvision_weights: Path, tmp_path: Path, pixels: Tensor, normalised: Tensor
+) -> None:
+    config = googlenet_config(torchvision_weights, out_indices=[2, 4])
+    assert not config.transform_input  # the input conversion has it
+    take_weights(GoogLeNetBackbone(config), torchvision_weights).save_pretrained(tmp_path)
+    back = GoogLeNetBackbone.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        found = back(normalised).feature_maps
+    assert_same_features(found, expected_features(torchvision_weights, pixels, (LEVELS[2], LEVELS[4])))
+
+
+def test_old_configurations_cannot_take_weights_that_change_the_input_a_second_time(
+    torchvision_weights: Path,
+) -> None:
+    old = GoogLeNetBackbone(GoogLeNetConfig(**vars(NARROW_TORCHVISION)))
+    with pytest.raises(ValueError, match="of another architecture than the backbone; use googlenet_config"):
+        take_weights(old, torchvision_weights)
 
 
 def test_weights_need_a_backbone_of_their_architecture(bgr_weights: Path) -> None:
