@@ -224,6 +224,9 @@ def test_a_configuration_runs_the_detector_first(
     (tmp_path / "wrong.yaml").write_text("nms: 0.3\n")
     wrong = run("--config", tmp_path / "wrong.yaml", *detector[2:], *annotations)
     assert wrong.returncode == 2 and "wrong.yaml: " in wrong.stderr and "--help" not in wrong.stderr
+    (tmp_path / "none.yaml").write_text("weights: []\n")
+    none = run("--config", tmp_path / "none.yaml", *detector[2:], *annotations)
+    assert none.returncode == 2 and "weights names no model" in none.stderr
 
     truth["categories"] = [row for row in truth["categories"] if row["id"] == 29]
     (tmp_path / "cats.json").write_text(json.dumps(truth))
