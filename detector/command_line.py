@@ -4,7 +4,8 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -12,6 +13,8 @@ import jsonargparse
 BAD_INPUT = 2  # exit code: nothing was done, the input has to change
 PARTLY_DONE = 1  # exit code: some of the inputs failed, the rest is done
 INTERRUPTED = 130  # exit code: stopped by Ctrl-C (the shell's convention, 128 + SIGINT)
+
+Files = Iterable[tuple[str, str | Path]]  # each after the option that means it, without its dashes
 
 
 def run(command: Callable[[], int]) -> int:
@@ -53,6 +56,25 @@ def one_sentence(error: BaseException) -> str:
         # Where a file got its final name, the second is what the user called it.
         return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def check_outputs(outputs: Files, inputs: Files) -> None:
+    """Refuse results that would take the place of what is read, or of one another.
+
+    Raises:
+        ValueError: Two options mean the same file, whatever way their paths take.
+    """
+    taken = {os.path.realpath(path): option for option, path in inputs}
+    for option, path in outputs:
+        other = taken.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise ValueError(f"{path}: --{option} would take the place of the file of --{other}")
+
+
+def check_folder(path: str | Path, option: str = "output") -> None:
+    """Refuse a file where an option names a folder for results."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ValueError(f"--{option} {path}: is a file, name a folder")
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):

@@ -235,6 +235,23 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
     [
         ([], "--image is missing"),
         (["--image", "gone.jpg"], "gone.jpg: no such file"),
+        (
+            ["--image", "x.png", "--output", "x.png", "--weights", "gone"],
+            "--output x.png: is a file, name a folder",
+        ),
+        (
+            [
+                "--image",
+                "x.png",
+                "--format",
+                "csv",
+                "--output",
+                "folder",
+                "--image-list",
+                "folder/detections.csv",
+            ],
+            "folder/detections.csv: --output would take the place of the file of --image-list",
+        ),
         (["--image", "empty.jpg"], "empty.jpg: the file is empty"),
         (["--image", "folder"], "folder: no images in this folder"),
         (["--image", "*.xyz"], "*.xyz: matches no images"),
@@ -279,6 +296,7 @@ def test_one_sentence_for_every_mistake(
 ) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "detections.csv").write_text("x 1\n")
     (tmp_path / "bad.yaml").write_text("nonsense: 3\n")
     (tmp_path / "single.yaml").write_text("image: x.png\n")
     (tmp_path / "empty.yaml").touch()

@@ -230,6 +230,7 @@ def test_a_configuration_runs_the_detector_first(
 
     truth["categories"] = [row for row in truth["categories"] if row["id"] == 29]
     (tmp_path / "cats.json").write_text(json.dumps(truth))
+    (tmp_path / "photo.png").touch()
     fewer = run(*detector, "--annotations", tmp_path / "cats.json")
     assert fewer.returncode == 0 and "199 of 200 classes are not among those" in fewer.stderr, fewer.stderr
     found = json.loads((tmp_path / "o" / "detections.json").read_text())["annotations"]
@@ -241,6 +242,10 @@ def test_a_configuration_runs_the_detector_first(
         (("--html", tmp_path / "gone" / "x.html"), "there is no folder "),
         (("--bootstrap", "-3"), "--bootstrap is -3"),
         (("--json", tmp_path / "never" / "detections.json"), "there is no folder"),
+        (
+            ("--image", tmp_path, "--json", tmp_path / "photo.png"),
+            "--json would take the place of the file of --image",
+        ),
         (("--json", tmp_path / "c.yaml"), "--json would take the place of the file of --config"),
     ):
         refused = run(*detector[:-1], tmp_path / "never", *annotations, *option)
