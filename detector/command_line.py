@@ -90,7 +90,7 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         try:
             found = super().parse_path(path, *arguments, **more)
             # now: when all options are looked at together, nobody knows where one is from
-            self.validate(found, skip_unset=True, skip_required=True)
+            self.validate(found, skip_required=True)
             return found
         except (TypeError, KeyError) as error:
             self.error(str(error))
