@@ -1,16 +1,20 @@
 """The manners every command line of this project shares: one clear sentence instead of a traceback."""
 
+import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import jsonargparse
 
 BAD_INPUT = 2  # exit code: nothing was done, the input has to change
 PARTLY_DONE = 1  # exit code: some of the inputs failed, the rest is done
 INTERRUPTED = 130  # exit code: stopped by Ctrl-C (the shell's convention, 128 + SIGINT)
+
+Files = Iterable[tuple[str, str | Path]]  # each after the option that means it, without its dashes
 
 
 def run(command: Callable[[], int]) -> int:
@@ -54,18 +58,65 @@ def one_sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def option_error(message: str) -> str:
-    """What jsonargparse complains of, on one line."""
-    text = " ".join(message.split())
-    if "object does not support item assignment" in text:  # how it takes `image: photo.jpg` in a file
-        return "an option that takes several values has a single one in the file: write it as a [list]"
-    return text
+def check_outputs(outputs: Files, inputs: Files) -> None:
+    """Refuse results that would take the place of what is read, or of one another.
+
+    Raises:
+        ValueError: Two options mean the same file, whatever way their paths take.
+    """
+    taken = {os.path.realpath(path): option for option, path in inputs}
+    for option, path in outputs:
+        other = taken.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise ValueError(f"{path}: --{option} would take the place of the file of --{other}")
+
+
+def check_folder(path: str | Path, option: str = "output") -> None:
+    """Refuse a file where an option names a folder for results."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise ValueError(f"--{option} {path}: is a file, name a folder")
 
 
 class ArgumentParser(jsonargparse.ArgumentParser):
     """Parser of options and YAML files that complains in one line, like `run`."""
 
+    _file = ""  # that is being read, before what is wrong with it
+
+    def parse_path(
+        self, path: str | os.PathLike[str], *arguments: Any, **more: Any
+    ) -> jsonargparse.Namespace:
+        """The options in a file."""
+        self._file = f"{path}: "
+        try:
+            found = super().parse_path(path, *arguments, **more)
+            # now: when all options are looked at together, nobody knows where one is from
+            self.validate(found, skip_required=True)
+            return found
+        except (TypeError, KeyError) as error:
+            self.error(str(error))
+        except UnicodeDecodeError:
+            self.error("is no text")
+        finally:
+            self._file = ""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong with the command line and exit with 2."""
-        print(f"error: {option_error(message)}; see {self.prog} --help", file=sys.stderr)
+        """Print what is wrong with the command line or the file and exit with 2."""
+        print(f"error: {self.complaint(message)}; see {self.prog} --help", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+    def complaint(self, message: str) -> str:
+        """What jsonargparse says is wrong, on one line, in words a user understands."""
+        text = " ".join(message.split()).replace(' in "<unicode string>"', "")
+        if text.startswith("Unexpected config:"):  # and then all of it
+            text = "has no options in it, expected lines `option: value`"
+        return self._file + text
+
+    def _check_value_key(
+        self, action: argparse.Action, value: Any, key: str, *arguments: Any, **more: Any
+    ) -> Any:
+        """Of `image: photo.jpg` in a file jsonargparse itself says neither the option nor what would be right."""
+        if action.nargs == "+" and isinstance(value, str | float | int):
+            raise TypeError(
+                f'Parser key "{key}": takes several values and has a single one: write it as a [list]'
+            )
+        return super()._check_value_key(action, value, key, *arguments, **more)

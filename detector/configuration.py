@@ -162,8 +162,10 @@ def _chooser(
 
 
 def sources(config: DetectorConfig) -> list[WeightsRecord | Path]:
-    """The weights of a configuration, which exist."""
+    """The weights of a configuration, which exist; at least one."""
     choices = config.weights if isinstance(config.weights, list) else [config.weights]
+    if not choices:
+        raise ValueError("weights names no model: give one or more, or leave it out for the first at hand")
     return [find_weights(choice) for choice in choices]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from detector.command_line import check_folder, check_outputs
 from detector.configuration import (
     DetectorConfig,
     build_detector,
@@ -15,7 +16,7 @@ from detector.configuration import (
     sources,
     stored_boxes,
 )
-from detector.detections import Format, check_official
+from detector.detections import FILE_NAMES, Format, check_official
 from detector.images import ImageFile, find_images
 from detector.job import Report, is_picture, plan, run_job
 from detector.job_display import JobDisplay
@@ -56,11 +57,17 @@ def detect_files(
         OSError, ValueError: What keeps the whole job from beginning, in one sentence.
     """
     console = Console(stderr=True, highlight=False)
+    check_folder(output)
     images = find_images(patterns, leave_out=lambda path: is_picture(path, output))
     if only is not None:
         images = _those_of(only, images, console)
     indices = read_image_list(image_list) if image_list else None
     tasks, unplanned = plan(images, output, indices)
+    written = [output / FILE_NAMES[format], *(task.picture for task in tasks if pictures)]
+    read: list[tuple[str, str | Path]] = [("image", image.path) for image in images]
+    if image_list:
+        read.append(("image-list", image_list))
+    check_outputs((("output", path) for path in written), read)
     if known is not None:
         config = _of_known_classes(config, known, console)
     detector = build_detector(config)

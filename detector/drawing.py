@@ -17,7 +17,7 @@ def colour_of(label: int) -> tuple[int, int, int]:
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, captions: Sequence[str], labels: Sequence[int] | np.ndarray
 ) -> np.ndarray:
-    """Draw on a copy of the image, the first box topmost.
+    """Draw on a copy of the image, the first box topmost, and the captions above all boxes.
 
     Args:
         image: RGB uint8 (H, W, 3).
@@ -30,11 +30,13 @@ def draw_boxes(
     shorter = min(picture.size)
     line = max(1, round(shorter / 150))
     font = ImageFont.load_default(size=min(max(11, shorter / 28), 40))
-    for box, caption, label in reversed(list(zip(boxes, captions, labels, strict=True))):
-        colour = colour_of(int(label))
-        x1, y1, x2, y2 = (round(float(value)) for value in box)
+    drawn = [
+        ([round(float(value)) for value in box], caption, colour_of(int(label)))
+        for box, caption, label in reversed(list(zip(boxes, captions, labels, strict=True)))
+    ]
+    for (x1, y1, x2, y2), _, colour in drawn:
         brush.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour, width=line)
-
+    for (x1, y1, _, _), caption, colour in drawn:
         left, top, right, bottom = brush.textbbox((0, 0), caption, font=font)
         width, height = right - left + 4, bottom - top + 4
         x = min(max(x1, 0), max(picture.width - width, 0))
@@ -42,7 +44,7 @@ def draw_boxes(
         brush.rectangle((x, y, x + width, y + height), fill=colour)
         ink = "black" if _luminance(colour) > 140 else "white"
         brush.text((x + 2 - left, y + 2 - top), caption, fill=ink, font=font)
-    return np.asarray(picture)
+    return np.array(picture)
 
 
 def _luminance(colour: tuple[int, int, int]) -> float:

@@ -1,6 +1,7 @@
 """Image files in, RGB pixels out, whatever the file was."""
 
 import glob
+import os
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -63,7 +64,9 @@ def find_images(
     images: dict[Path, ImageFile] = {}
 
     def add(path: Path, name: Path) -> None:
-        images.setdefault(path.absolute(), ImageFile(path, name.as_posix()))
+        # `..` behind a linked folder leads elsewhere; a linked file is an image of its own
+        place = Path(os.path.realpath(path.parent), path.name)
+        images.setdefault(place, ImageFile(path, name.as_posix()))
 
     for pattern in patterns:
         if Path(pattern).is_dir():

@@ -6,7 +6,7 @@ from typing import Any, Literal, NoReturn
 
 from jsonargparse import Namespace
 
-from detector.command_line import ArgumentParser, option_error
+from detector.command_line import ArgumentParser
 from detector.configuration import DetectorConfig
 from detector.runtime import Precision, RuntimeName
 from proposals import SelectiveSearch
@@ -82,7 +82,7 @@ def read_config(path: str | Path, **changes: Any) -> DetectorConfig:
     Raises:
         OSError, ValueError: No such file, or something in it is no option or has no such value.
     """
-    parser = _FileParser(prog=str(path))
+    parser = _FileParser()
     add_detector_options(parser)
     add_job_options(parser)
     if not Path(path).is_file():
@@ -97,7 +97,7 @@ def detector_config(arguments: Namespace, **changes: Any) -> DetectorConfig:
 
 
 class _FileParser(ArgumentParser):
-    """Parser of a configuration file: what is wrong in it is raised, with its name, and does not end the program."""
+    """Parser of a configuration file: what is wrong in it is raised and does not end the program."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise ValueError(f"{self.prog}: {option_error(message)}")
+        raise ValueError(self.complaint(message))

@@ -104,13 +104,14 @@ def shared_folder() -> Path:
     return Path(os.environ.get("DETECTOR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
-def find_weights(choice: str | None = None) -> WeightsRecord | Path:
+def find_weights(choice: str | None = None, *, classifier: bool = False) -> WeightsRecord | Path:
     """Settle which weights to use.
 
     Args:
         choice: The path of a file, or the name of a record (`bvlc`, `torchvision`) or of a model that ships
             (`googlenet-det200`). By default the first of: that model; torchvision's, if it was downloaded before
             (nothing is downloaded unasked); the BVLC model in the shared folder.
+        classifier: For whole images, which the model that ships has unlearnt in part: by default it comes last.
 
     Raises:
         FileNotFoundError: Nothing there; the message says how to get weights.
@@ -127,12 +128,17 @@ def find_weights(choice: str | None = None) -> WeightsRecord | Path:
             )
         known = " or ".join([*RECORDS, *sorted(path.stem for path in MODELS.glob("*.safetensors"))])
         raise FileNotFoundError(f"--weights {choice}: neither a file nor one of the known weights ({known})")
-    if (shipped := MODELS / SHIPPED_FILE).is_file():
-        return shipped
-    if _torchvision_cache().is_file():
-        return TORCHVISION
-    if _bvlc_path().is_file():
-        return BVLC
+    shipped = MODELS / SHIPPED_FILE
+    at_hand: list[tuple[Path, WeightsRecord | Path]] = [
+        (shipped, shipped),
+        (_torchvision_cache(), TORCHVISION),
+        (_bvlc_path(), BVLC),
+    ]
+    if classifier:
+        at_hand.append(at_hand.pop(0))
+    for path, source in at_hand:
+        if path.is_file():
+            return source
     raise FileNotFoundError(f"no weights found: {HOW_TO_GET_WEIGHTS}")
 
 

@@ -8,6 +8,8 @@ examples:
   python tools/classify.py --evaluate imagenet/val/ --crops 10
 
 --evaluate takes the true class of an image from the WordNet id in its name or its folder's (n02123045).
+Without --weights a classifier is used if one is at hand (torchvision's or BVLC's; nothing is downloaded); the detector
+that ships, which takes its place, has learnt to tell what is in a box and errs more on whole images.
 """
 
 import sys
@@ -17,7 +19,7 @@ from typing import Literal
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 
-from detector.command_line import BAD_INPUT, PARTLY_DONE, ArgumentParser, run
+from detector.command_line import BAD_INPUT, PARTLY_DONE, ArgumentParser, check_outputs, run
 
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -33,7 +35,13 @@ def argument_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--image", nargs="+", type=str, default=[], metavar="PATH", help="files, folders, glob patterns")
     add("--evaluate", nargs="+", type=str, default=[], metavar="PATH", help="the same, to measure the error")
-    add("--weights", nargs="+", type=str, metavar="NAME", help="one or more, averaged; default: as detect.py")
+    add(
+        "--weights",
+        nargs="+",
+        type=str,
+        metavar="NAME",
+        help="one or more, averaged; default: torchvision or bvlc, which classify, if at hand; else detect.py's",
+    )
     add("--crops", type=NumCrops, default=1, help="crops of each image to average over")
     add("--top", type=int, default=5, help="classes printed for each image")
     add("--output", type=str | None, metavar="FILE", help="also write them all as CSV")
@@ -57,7 +65,7 @@ def classify(arguments: Namespace) -> int:
     from detector.classify_files import classify_files, write_judgements
     from detector.configuration import choose_device
     from detector.images import find_images
-    from detector.weights import find_weights
+    from detector.weights import describe, find_weights
 
     if bool(arguments.image) == bool(arguments.evaluate):
         raise ValueError(
@@ -71,14 +79,20 @@ def classify(arguments: Namespace) -> int:
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
     if output and output.is_dir():
         raise ValueError(f"--output {output}: is a folder, name a CSV file in it")
+    evaluate = bool(arguments.evaluate)
+    sources = [find_weights(choice, classifier=True) for choice in arguments.weights or [None]]
+    if output:
+        read = [("evaluate" if evaluate else "image", image.path) for image in images]
+        read += [("weights", source) for source in sources if isinstance(source, Path)]
+        check_outputs([("output", output)], read)
     classifier = Classifier(
-        [find_weights(choice) for choice in arguments.weights or [None]],
+        sources,
         num_crops=arguments.crops,
         runtime=arguments.runtime,
         device=choose_device(arguments.device),
     )
     console, errors = ResultConsole(highlight=False), Console(stderr=True, highlight=False)
-    evaluate = bool(arguments.evaluate)
+    errors.print(f"weights: {', '.join(map(describe, sources))}", markup=False, soft_wrap=True)
     report = classify_files(
         classifier,
         track(images, "images", console=errors, disable=not errors.is_terminal),

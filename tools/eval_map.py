@@ -14,12 +14,11 @@ examples:
 """
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 
-from detector.command_line import BAD_INPUT, PARTLY_DONE, run
+from detector.command_line import BAD_INPUT, PARTLY_DONE, check_outputs, run
 
 # Those of eval.protocols, not imported from there so that --help need not wait for numba.
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
@@ -145,24 +144,23 @@ def check_files(arguments: argparse.Namespace) -> None:
     for path in filter(None, (arguments.detections, arguments.compare)):
         check_is_file(path)
     names = ("detections", "compare", "annotations", "image_list", "blacklist", "config")
-    taken = {os.path.realpath(path): name for name in names if (path := getattr(arguments, name))}
-    taken |= {os.path.realpath(path): "image" for path in arguments.image or ()}
+    read = [(name.replace("_", "-"), path) for name in names if (path := getattr(arguments, name))]
+    if arguments.image:
+        from detector.images import find_images
+
+        read += [("image", image.path) for image in find_images(arguments.image)]
     outputs = {name: getattr(arguments, name) for name in ("json", "csv", "html")}
     if not arguments.detections:
         from detector.detections import FILE_NAMES
 
         outputs = {"output": arguments.output / FILE_NAMES["coco"]} | outputs
-    for name, path in outputs.items():
-        if path is None:
-            continue
+    written = [(name, path) for name, path in outputs.items() if path is not None]
+    for name, path in written:
         if path.is_dir():
             raise IsADirectoryError(f"{path}: --{name} is a folder, not a file to write to")
         if name != "output" and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it to")
-        other = taken.setdefault(os.path.realpath(path), name)
-        if other != name:
-            other = other.replace("_", "-")
-            raise ValueError(f"{path}: --{name} would take the place of the file of --{other}")
+    check_outputs(written, read)
     if arguments.bootstrap is not None and not 0 <= arguments.bootstrap <= MOST_REPLICATES:
         raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be 0 to {MOST_REPLICATES}")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jsonargparse import DefaultHelpFormatter, Namespace
 
-from detector.command_line import ArgumentParser, run
+from detector.command_line import ArgumentParser, check_outputs, run
 
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
@@ -54,13 +54,17 @@ def argument_parser() -> ArgumentParser:
 
 def export(arguments: Namespace) -> int:
     """Write and check what the arguments ask for."""
-    from detector.plugins.export import ExportableScores, ExportableTaps, compiled_difference
+    from detector.plugins.export import SUFFIXES, ExportableScores, ExportableTaps, compiled_difference
     from detector.plugins.export import export as export_file
     from detector.safetensors_file import pack
     from detector.weights import describe, find_weights, load_weights
 
+    suffixes = (*SUFFIXES, ".safetensors")
     if not arguments.output and not arguments.compile:
-        raise ValueError("nothing to do: give --output FILE.onnx or FILE.pt2, or --compile")
+        raise ValueError(f"nothing to do: give --output FILE ({', '.join(suffixes)}), or --compile")
+    for output in arguments.output:
+        if Path(output).suffix not in suffixes:
+            raise ValueError(f"--output {output}: name a file that ends in {', '.join(suffixes)}")
     if arguments.size is not None and arguments.size < 32:
         raise ValueError(f"--size {arguments.size}: the network needs 32 pixels or more")
     models = [Path(output) for output in arguments.output if output.endswith(".safetensors")]
@@ -71,12 +75,11 @@ def export(arguments: Namespace) -> int:
     if not models and (arguments.origin or arguments.licence):
         raise ValueError("--origin and --licence are written to .safetensors files, and none is asked for")
     source = find_weights(arguments.weights)
+    if isinstance(source, Path):
+        check_outputs([("output", output) for output in arguments.output], [("weights", source)])
     if models:
         if not isinstance(source, Path):
             raise ValueError(f"--output {models[0]}: --weights must be a .safetensors model of this project")
-        for output in models:
-            if output.exists() and output.samefile(source):
-                raise ValueError(f"--output {output}: is the file of the weights; choose another name")
         for output in models:
             error = pack(source, output, name=output.stem, origin=arguments.origin, licence=arguments.licence)
             print(f"{output}: written; weights in 8 bits, a layer's off by {error:.1%} at most")

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter, Namespace
 
-from detector.command_line import BAD_INPUT, PARTLY_DONE, ArgumentParser, one_sentence, run
+from detector.command_line import (
+    BAD_INPUT,
+    PARTLY_DONE,
+    ArgumentParser,
+    check_folder,
+    one_sentence,
+    run,
+)
 
 if TYPE_CHECKING:
     from eval.dataset import Annotations
@@ -64,6 +71,7 @@ def propose(arguments: Namespace) -> int:
         raise ValueError("no images: give --image or --list")
     if arguments.image_list and not arguments.annotations:
         raise ValueError("--image-list says which of the annotated images count: it needs --annotations")
+    check_folder(arguments.output)
     images = {image.name: image.path for image in find_images(patterns)}
     annotations, own_names = None, {}
     if arguments.annotations:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from detector.command_line import check_outputs
 from detector.training.display import left_out
 from detector.training.image_labels import label_rows
 from detector.training.problems import Problems
@@ -56,6 +57,8 @@ def make_boxes(config: BoxesFromLabels, console: Console) -> Path:
             raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
     if config.image_labels is None:
         raise ValueError("--image-labels is missing: name a CSV file with the columns `file` and `det_id`")
+    read = [("detections", config.detections), ("image-labels", config.image_labels)]
+    check_outputs([("output", config.output)], read)
     found = read_file(config.detections)
     if found.images is None or found.categories is None:
         raise ValueError(

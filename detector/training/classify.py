@@ -167,7 +167,7 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
             device = torch.device("cuda", here.local_rank)
         quiet = console if here.first else Console(quiet=True)
         problems = Problems(config.problems, left_out(quiet))
-        output = output_folder(config.output)
+        output = output_folder(config.output, weights=config.weights)
         images = _read(config.images, config.image_list, problems)
         validation = None
         if config.validation_images:

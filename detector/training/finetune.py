@@ -85,7 +85,7 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
         quiet = console if here.first else Console(quiet=True)
-        output = output_folder(config.output)
+        output = output_folder(config.output, weights=config.weights, teacher=config.teacher)
         # What takes long is done by the first process and kept in files, which the others then read.
         if here.first:
             prepared = _prepare(config, output, quiet, device, first=True)
@@ -110,7 +110,7 @@ def _prepare(
     config: Finetuning, output: Path, console: Console, device: torch.device, *, first: bool
 ) -> _Prepared:
     problems = Problems(config.data.problems, left_out(console))
-    kept = output_folder(config.keep) if config.keep else output
+    kept = output_folder(config.keep, option="keep") if config.keep else output
     classifier, name = start_weights(config.weights, config.size, config.context, config.crop)
     if config.freeze is not None:
         assert isinstance(classifier.network, GoogLeNet)

@@ -65,7 +65,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     if not isinstance(classifier.network, GoogLeNet):
         raise ValueError(f"--weights {source}: has no whole network, whose map could be used")
     device = choose_device(config.device)
-    output = output_folder(config.output)
+    output = output_folder(config.output, weights=config.weights)
     problems = Problems(config.data.problems, left_out(console))
     images, boxes = _read(config, problems, output, console)
     held = None

@@ -90,6 +90,7 @@ def read_coco(
     )
     if not classes:
         raise ValueError(f"{source}: no categories in it")
+    _check_names(source, classes)
     label_of = {kind.id: label for label, kind in enumerate(classes)}
     _, image_ids, category_ids, crowd = file.records.whole
     complete = (file.records.present & _NEEDED) == _NEEDED
@@ -140,6 +141,18 @@ def read_coco(
         if annotated is not None and _has_size(source, size, annotated, problems):
             found.append(annotated)
     return TrainingSet(classes, tuple(found))
+
+
+def _check_names(source: str | Path, classes: Sequence[DetectionClass]) -> None:
+    """Refuse two classes of one name: `detect.py --classes` calls them by it, whatever its case."""
+    of_name: dict[str, DetectionClass] = {}
+    for kind in classes:
+        other = of_name.setdefault(kind.name.lower(), kind)
+        if other is not kind:
+            raise ValueError(
+                f"{source}: the categories {other.id} and {kind.id} share the name {kind.name!r}, so that nobody"
+                " could tell what was found; rename one, or merge them"
+            )
 
 
 def _has_size(

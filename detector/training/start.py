@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from detector.command_line import check_folder, check_outputs
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
-from detector.weights import describe, find_weights, load_weights
+from detector.weights import MODEL_FILE, describe, find_weights, load_weights
 
 
 def start_weights(
@@ -70,14 +71,20 @@ def body_of(network: GoogLeNet) -> dict[str, Tensor]:
     }
 
 
-def output_folder(path: str | Path) -> Path:
+def output_folder(path: str | Path, *, option: str = "output", **start: str | None) -> Path:
     """The folder of a run, made if it is not there.
 
+    Args:
+        option: That names it.
+        start: The weights that the run starts from, by option: its model does not take their place.
+
     Raises:
-        ValueError: There is a file of that name.
+        OSError, ValueError: There is a file of that name, or these weights are the model in it.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; --output names a folder for the model and what belongs to it")
+    check_folder(folder, option)
+    found = [(name, find_weights(choice)) for name, choice in start.items() if choice is not None]
+    files = [(name, source) for name, source in found if isinstance(source, Path)]
+    check_outputs([(option, folder / MODEL_FILE)], files)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -83,7 +83,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
         raise ValueError(
             f"--grid is {config.grid}, but pool5 is one cell; a grid needs a stage before it, as --tap inception_5b"
         )
-    output = output_folder(config.output)
+    output = output_folder(config.output, weights=config.weights)
     console.print(f"features: {name}, {config.tap}", markup=False, soft_wrap=True)
     with bar(console, "proposals") as progress:
         table = read_regions(

@@ -105,6 +105,21 @@ def test_drawing_leaves_the_image_alone_and_marks_the_box() -> None:
     assert (picture[220:330, 120:280] == 128).all()  # nothing over the object
 
 
+def test_a_better_box_does_not_cross_out_the_caption_of_another() -> None:
+    image = np.full((400, 500, 3), 128, np.uint8)
+    found = detections()
+    lower = found.select(np.array([1]))
+    lower.boxes = np.array([[100, 200, 300, 350]], np.float32)
+    alone = lower.draw(image)
+    found.boxes = np.array(
+        [[110, 100, 450, 390], [100, 200, 300, 350]], np.float32
+    )  # the first cuts the caption
+    both = found.draw(image)
+    above = alone[180:200] != 128  # the caption of the second, over its box
+    assert above.any() and (both[180:200][above] == alone[180:200][above]).all()
+    both[:] = 0  # a picture of one's own, to draw on
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1)])
 def test_drawing_on_the_smallest_images(shape: tuple[int, int]) -> None:
     found = detections(count=1)

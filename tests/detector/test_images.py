@@ -148,6 +148,19 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
     assert [found.name for found in find_images(["not-there.jpg"])] == ["not-there.jpg"]
 
 
+def test_a_file_counts_once_whatever_way_its_path_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.png", "sub/y.png", "far/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, Image.new("RGB", (2, 2)))
+    (tmp_path / "far" / "away").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    found = find_images(["x.png", "sub/../x.png", str(tmp_path / "sub" / ".." / "x.png"), "link/../x.png"])
+    assert [image.name for image in found] == ["x.png", "link/../x.png"]  # the last is far/x.png
+
+
 def test_images_that_would_share_a_name_go_by_their_paths(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

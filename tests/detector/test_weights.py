@@ -41,13 +41,14 @@ def test_the_search_order(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(FileNotFoundError, match=r"no weights found: .*--weights torchvision downloads"):
         find_weights()
     touch(nowhere / "shared" / "weights" / "bvlc_googlenet.npz")
-    assert find_weights() is BVLC
+    assert find_weights() is find_weights(classifier=True) is BVLC
     touch(nowhere / "torch" / "hub" / "checkpoints" / "googlenet-1378be20.pth")
     assert find_weights() is TORCHVISION
     shipped = touch(nowhere / "models" / "model.safetensors")
     monkeypatch.setattr(weights, "MODELS", nowhere / "models")
     monkeypatch.setattr(weights, "SHIPPED_FILE", "model.safetensors")
     assert find_weights() == find_weights("model") == shipped
+    assert find_weights(classifier=True) is TORCHVISION and find_weights("model", classifier=True) == shipped
     assert find_weights("bvlc") is BVLC
     own = touch(nowhere / "own.safetensors")
     assert find_weights(str(own)) == own

@@ -48,7 +48,7 @@ def test_names_what_it_sees(classify: Classify, random_model: Path, photos: Path
         *("--image", photos / "chelsea.png", photos / "coffee.png", "--weights", random_model, random_model),
         *("--top", 2, "--output", output),
     )
-    assert done.returncode == 0 and done.stderr == ""
+    assert done.returncode == 0 and done.stderr == f"weights: {random_model}, {random_model}\n"
     lines = done.stdout.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == [
         str(photos / "chelsea.png"),
@@ -117,7 +117,37 @@ def test_bad_input_gets_one_sentence(classify: Classify, arguments: list[str], s
 
 def test_nothing_readable_is_bad_input(classify: Classify, random_model: Path, tmp_path: Path) -> None:
     done = classify("--image", tmp_path / "none.png", "--weights", random_model)
-    assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'none.png'}: no such file\n"
+    assert done.returncode == 2 and f"error: {tmp_path / 'none.png'}: no such file\n" in done.stderr
+
+
+def test_nothing_that_is_read_is_written_over(
+    classify: Classify, random_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    for name, original in (("n02958343.png", photos / "chelsea.png"), ("m.safetensors", random_model)):
+        shutil.copy(original, tmp_path / name)
+    (tmp_path / "link").symlink_to(tmp_path)
+    model, photo = ("--weights", tmp_path / "m.safetensors"), tmp_path / "link" / "n02958343.png"
+    for arguments, option in (
+        (("--image", tmp_path, "--output", photo), "image"),
+        (("--evaluate", tmp_path / "*.png", "--output", photo), "evaluate"),
+        (("--image", tmp_path, "--output", tmp_path / "m.safetensors"), "weights"),
+    ):
+        done = classify(*arguments, *model)
+        assert done.returncode == 2
+        assert f"{arguments[-1]}: --output would take the place of the file of --{option}" in done.stderr
+    assert photo.read_bytes() == (photos / "chelsea.png").read_bytes()
+    assert (tmp_path / "m.safetensors").read_bytes() == random_model.read_bytes()
+
+
+def test_a_classifier_is_preferred_and_the_weights_are_told(
+    classify: Classify, photos: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    done = classify("--image", photos / "chelsea.png")
+    assert done.returncode == 0 and done.stderr.startswith("weights: bvlc (BVLC GoogLeNet")
+    monkeypatch.setenv("DETECTOR_SHARED", str(tmp_path))
+    done = classify("--image", photos / "chelsea.png")
+    assert done.returncode == 0 and done.stderr.endswith("models/googlenet-det200.safetensors\n")
 
 
 def test_help_has_examples(classify: Classify) -> None:

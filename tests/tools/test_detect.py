@@ -235,6 +235,23 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
     [
         ([], "--image is missing"),
         (["--image", "gone.jpg"], "gone.jpg: no such file"),
+        (
+            ["--image", "x.png", "--output", "x.png", "--weights", "gone"],
+            "--output x.png: is a file, name a folder",
+        ),
+        (
+            [
+                "--image",
+                "x.png",
+                "--format",
+                "csv",
+                "--output",
+                "folder",
+                "--image-list",
+                "folder/detections.csv",
+            ],
+            "folder/detections.csv: --output would take the place of the file of --image-list",
+        ),
         (["--image", "empty.jpg"], "empty.jpg: the file is empty"),
         (["--image", "folder"], "folder: no images in this folder"),
         (["--image", "*.xyz"], "*.xyz: matches no images"),
@@ -257,8 +274,20 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         (["--image", "x.png", "--proposals.mode", "slow"], "proposals.mode"),
         (["--image", "x.png", "--score-threshold", "high"], "score_threshold"),
         (["--image", "x.png", "--config", "gone.yaml"], "gone.yaml"),
-        (["--image", "x.png", "--config", "bad.yaml"], "nonsense"),
-        (["--config", "single.yaml"], "write it as a [list]"),
+        (["--image", "x.png", "--config", "bad.yaml"], "error: bad.yaml: "),
+        (
+            ["--config", "single.yaml"],
+            'single.yaml: Parser key "image": takes several values and has a single one: write it as a [list]',
+        ),
+        (["--config", "empty.yaml"], "empty.yaml: has no options in it, expected lines `option: value`"),
+        (["--config", "comment.yaml"], "comment.yaml: has no options in it"),
+        (
+            ["--config", "broken.yaml"],
+            "broken.yaml: Problems parsing config: while parsing a flow sequence, line 1",
+        ),
+        (["--config", "high.yaml"], 'high.yaml: Parser key "score_threshold"'),
+        (["--config", "x.png"], "x.png: is no text"),
+        (["--config", "none.yaml", "--image", "x.png"], "weights names no model"),
         (["--image", "x.png", "--frobnicate"], "--frobnicate"),
     ],
 )
@@ -267,10 +296,16 @@ def test_one_sentence_for_every_mistake(
 ) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "detections.csv").write_text("x 1\n")
     (tmp_path / "bad.yaml").write_text("nonsense: 3\n")
     (tmp_path / "single.yaml").write_text("image: x.png\n")
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "comment.yaml").write_text("# nothing\n")
+    (tmp_path / "broken.yaml").write_text("image: [x.png\n")
+    (tmp_path / "high.yaml").write_text("score_threshold: high\n")
+    (tmp_path / "none.yaml").write_text("weights: []\n")
     Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
-    if "--weights" not in arguments:
+    if "--weights" not in arguments and "none.yaml" not in arguments:
         arguments = [*arguments, "--weights", str(random_model)]
     code, out, err = detect(*arguments)
     lines = [line for line in err.splitlines() if not line.startswith("weights: ")]

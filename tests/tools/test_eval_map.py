@@ -252,9 +252,13 @@ def test_a_configuration_runs_the_detector_first(
     (tmp_path / "wrong.yaml").write_text("nms: 0.3\n")
     wrong = run("--config", tmp_path / "wrong.yaml", *detector[2:], *annotations)
     assert wrong.returncode == 2 and "wrong.yaml: " in wrong.stderr and "--help" not in wrong.stderr
+    (tmp_path / "none.yaml").write_text("weights: []\n")
+    none = run("--config", tmp_path / "none.yaml", *detector[2:], *annotations)
+    assert none.returncode == 2 and "weights names no model" in none.stderr
 
     truth["categories"] = [row for row in truth["categories"] if row["id"] == 29]
     (tmp_path / "cats.json").write_text(json.dumps(truth))
+    (tmp_path / "photo.png").touch()
     fewer = run(*detector, "--annotations", tmp_path / "cats.json")
     assert fewer.returncode == 0 and "199 of 200 classes are not among those" in fewer.stderr, fewer.stderr
     found = json.loads((tmp_path / "o" / "detections.json").read_text())["annotations"]
@@ -266,6 +270,10 @@ def test_a_configuration_runs_the_detector_first(
         (("--html", tmp_path / "gone" / "x.html"), "there is no folder "),
         (("--bootstrap", "-3"), "--bootstrap is -3"),
         (("--json", tmp_path / "never" / "detections.json"), "there is no folder"),
+        (
+            ("--image", tmp_path, "--json", tmp_path / "photo.png"),
+            "--json would take the place of the file of --image",
+        ),
         (("--json", tmp_path / "c.yaml"), "--json would take the place of the file of --config"),
     ):
         refused = run(*detector[:-1], tmp_path / "never", *annotations, *option)

@@ -95,7 +95,7 @@ def test_a_model_is_not_written_over_itself(
     (tmp_path / "link.safetensors").symlink_to(path)
     for output in (path, tmp_path / "link.safetensors"):
         assert run_tool(monkeypatch, "--weights", path, "--output", tmp_path / "n.safetensors", output) == 2
-        assert f"--output {output}: is the file of the weights" in capsys.readouterr().err
+        assert f"{output}: --output would take the place of the file of --weights" in capsys.readouterr().err
     assert path.read_bytes() == weights.read_bytes() and not (tmp_path / "n.safetensors").exists()
 
 
@@ -189,8 +189,9 @@ def test_nothing_is_left_of_a_file_that_differs(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to do"),
-        (["--output", "network.tflite"], "ends in .onnx or .pt2"),
+        ([], "nothing to do: give --output FILE (.onnx, .pt2, .safetensors)"),
+        (["--output", "network.tflite"], "ends in .onnx, .pt2, .safetensors"),
+        (["--output", "network.tflite", "--weights", "gone"], "--output network.tflite"),
         (["--output", "network.pt2", "--taps", "inception_9z"], "'inception_9z' is no stage of this network"),
         (
             ["--output", "network.onnx", "--taps", "inception_9z"],

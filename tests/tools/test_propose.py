@@ -242,12 +242,13 @@ def test_annotations_of_other_images_are_refused_before_the_work(
         (["--image", "x.jpg", "--image-list", "x.txt"], "it needs --annotations"),
         (["--image", "x.jpg", "--proposals.strategies", '[{"k": .inf}]'], "k is inf: expected a positive"),
         (["--image", "x.jpg", "--proposals.superpixel_scale", ".inf"], "superpixel_scale is inf"),
+        (["--image", "x.jpg", "--output", __file__], "is a file, name a folder"),
     ],
 )
 def test_bad_input_is_one_sentence(
     propose: Propose, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    run = propose(*arguments, "--output", tmp_path / "boxes")
+    run = propose("--output", tmp_path / "boxes", *arguments)
     assert run.returncode == 2 and message in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1 and "Traceback" not in run.stderr
     assert not (tmp_path / "boxes").exists()

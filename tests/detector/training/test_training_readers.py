@@ -65,6 +65,12 @@ def test_coco_with_labelled_classes_and_boxes_to_ignore(tmp_path: Path) -> None:
     assert found.counts().tolist() == [1, 1]
 
 
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = coco(tmp_path, categories=[{"id": 1, "name": "Fish"}, {"id": 3, "name": "fish"}])
+    with pytest.raises(ValueError, match="the categories 1 and 3 share the name 'fish'"):
+        read_training_set(path, tmp_path, Problems())
+
+
 def test_an_image_that_two_files_tell_of_has_the_boxes_of_both(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     second.mkdir()
