@@ -26,6 +26,7 @@ from detector.training.fit import FitConfig, fit
 from detector.training.losses import AUXILIARY_WEIGHT
 from detector.training.problems import Policy, Problems
 from detector.training.processes import Processes, processes, was_restarted
+from detector.training.ranges import at_least, share
 from detector.training.sampling import EndlessPasses
 from detector.training.start import output_folder, start_weights, without_auxiliaries
 from detector.weights import CAFFE_INPUT, MODEL_FILE
@@ -72,6 +73,14 @@ class Pretraining:
     seed: int = 0
     resume: bool = False
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 1, "images_per_batch")
+        at_least(self, 32, "size")
+        at_least(self, 0, "seed")
+        share(self, "colour_strength")
+        share(self, "dropout", below_one=True)
 
 
 class ImageBatch(NamedTuple):
@@ -158,9 +167,6 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
     """
     if not config.images:
         raise ValueError("--images is missing: name the folder of the training images")
-    for option, value, least in (("images-per-batch", config.images_per_batch, 1), ("size", config.size, 32)):
-        if value < least:
-            raise ValueError(f"--{option} is {value}, but must be at least {least}")
     device = choose_device(config.device)
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:

@@ -13,9 +13,10 @@ from detector.taxonomy import DetectionClass
 from detector.training.det_lists import read_class_lists
 from detector.training.image_labels import read_image_labels
 from detector.training.problems import Policy, Problems
+from detector.training.ranges import at_least, share
 from detector.training.readers import read_training_set
 from detector.training.region_proposals import Progress, boxes_of_images
-from detector.training.sampling import RegionTable, check_iou, region_table
+from detector.training.sampling import RegionTable, region_table
 from detector.training.training_set import TrainingSet, annotated_image, join, merged, name_empty_classes
 from proposals import SelectiveSearch
 
@@ -63,6 +64,13 @@ class DataConfig:
     positive_iou: float = 0.5
     background_iou: float = 0.5
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 1, "first", "num_proposals", part="data")
+        at_least(self, 16, "small_copies", part="data")
+        share(self, "positive_iou", "background_iou", part="data")
+        share(self, "hold_out", part="data", below_one=True)
+
 
 def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     """All annotated images of a configuration.
@@ -89,8 +97,6 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     )
     whole = _share_of(whole, config)
     if config.first is not None:
-        if config.first < 1:
-            raise ValueError(f"--data.first is {config.first}, but must be at least 1")
         whole = whole.select(range(min(config.first, len(whole))))
     if not whole.counts().any():
         raise ValueError("no boxes to learn from: every annotation is to be ignored or was left out")
@@ -104,15 +110,11 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     )
     if config.small_copies is None:
         return everything
-    if config.small_copies < 16:
-        raise ValueError(f"--data.small_copies is {config.small_copies}, but must be at least 16 pixels")
     return everything.with_small_copies(config.small_copies)
 
 
 def _share_of(whole: TrainingSet, config: DataConfig) -> TrainingSet:
     """The images that are held out, or those that are not; an image's place hangs on nothing but its name."""
-    if not 0 <= config.hold_out < 1:
-        raise ValueError(f"--data.hold_out is {config.hold_out}, but must be at least 0 and below 1")
     places = [zlib.crc32(os.fsencode(image.name)) / 2**32 for image in whole.images]
     chosen = [index for index, place in enumerate(places) if (place < config.hold_out) == config.held_out]
     if not chosen:
@@ -171,7 +173,6 @@ def read_regions(
     progress: Progress = lambda done, total: None,
 ) -> RegionTable:
     """The regions of all images of a configuration; the arguments are those of `read_with_boxes`."""
-    check_iou(positive_iou=config.positive_iou, background_iou=config.background_iou)
     training_set, boxes = read_with_boxes(config, problems, seed=seed, keep=keep, progress=progress)
     return region_table(
         training_set,

@@ -21,6 +21,7 @@ from detector.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from detector.training.curves import draw_curves
 from detector.training.display import bar
 from detector.training.processes import Processes
+from detector.training.ranges import above, at_least, share
 from detector.training.run_log import RunLog
 from detector.training.schedule import Schedule
 
@@ -67,22 +68,16 @@ class FitConfig:
     evaluate_every: int = 0
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        above(self, 0, "epochs", "learning_rate", "head_factor", "clip_norm", part="fit")
+        at_least(self, 1, "steps", "accumulate", "log_every", "checkpoint_every", part="fit")
+        at_least(self, 0, "weight_decay", "evaluate_every", "workers", part="fit")
+        share(self, "momentum", "averaging", part="fit", below_one=True)
 
-def number_of_steps(config: FitConfig, batches: Batches) -> int:
-    """How many steps a run has.
-
-    Raises:
-        ValueError: A number that makes no sense.
-    """
-    for name in ("learning_rate", "head_factor", "log_every", "checkpoint_every", "accumulate"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"--fit.{name} is {getattr(config, name)}, but must be above 0")
-    if not 0 <= config.averaging < 1:
-        raise ValueError(f"--fit.averaging is {config.averaging}, but must lie between 0 and 1")
-    steps = math.ceil(config.epochs * batches.steps_per_epoch) if config.steps is None else config.steps
-    if steps < 1:
-        raise ValueError(f"{steps} steps of training are asked for, but at least 1 is needed")
-    return steps
+    def number_of_steps(self, steps_per_epoch: int) -> int:
+        """How many steps a run has."""
+        return math.ceil(self.epochs * steps_per_epoch) if self.steps is None else self.steps
 
 
 def fit(
@@ -116,8 +111,8 @@ def fit(
         evaluate: Measures a network: columns of the log by name; all processes call it.
     """
     here = here or Processes()
-    steps = number_of_steps(config, batches)
-    share = here.share(batches.batch_size)
+    steps = config.number_of_steps(batches.steps_per_epoch)
+    own = here.share(batches.batch_size)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     named = [(name, part) for name, part in network.named_parameters() if part.requires_grad]
     trained = [parameter for _, parameter in named]
@@ -146,7 +141,7 @@ def fit(
             console.print(f"resumed after step {done} of {steps}")
     model = network if here.count == 1 else DistributedDataParallel(network)
     loader: DataLoader[Any] = DataLoader(
-        Steps(batches, done, steps, share),
+        Steps(batches, done, steps, own),
         batch_size=None,
         num_workers=config.workers,
         pin_memory=device.type == "cuda",

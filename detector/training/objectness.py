@@ -18,6 +18,7 @@ from detector.training.data import DataConfig, read_with_boxes
 from detector.training.display import bar, left_out
 from detector.training.objectness_fit import FROZEN, MappedImage, ObjectnessFit, fit_objectness
 from detector.training.problems import Problems
+from detector.training.ranges import at_least
 from detector.training.run_log import RunLog
 from detector.training.sampling import overlaps
 from detector.training.start import output_folder
@@ -48,6 +49,10 @@ class ObjectnessTraining:
     runtime: RuntimeName = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 0, "seed")
 
 
 def train_objectness(config: ObjectnessTraining, console: Console) -> Path:

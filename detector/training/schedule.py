@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from detector.training.ranges import above, at_least
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -23,10 +25,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if not (self.every_epochs > 0 and self.factor > 0 and self.warmup_steps >= 0):
-            raise ValueError(
-                "fit.schedule.every_epochs and fit.schedule.factor must be above 0, and warmup_steps at least 0"
-            )
+        above(self, 0, "every_epochs", "factor", part="fit.schedule")
+        at_least(self, 0, "warmup_steps", part="fit.schedule")
 
     def factor_at(self, step: int, *, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by in a step, counted from 0, of `steps`."""

@@ -38,6 +38,10 @@ def start_weights(
     side = before.size if size is None else size
     if side < 32:
         raise ValueError(f"--size is {size}, but must be at least 32")
+    if context is not None and not 0 <= 2 * context < side:
+        raise ValueError(
+            f"--context is {context}, but must be at least 0 and below half of the region's {side} pixels"
+        )
     around = round(before.context * side / before.size) if context is None else context
     classifier.preprocessing = replace(before, size=side, context=around, crop=crop or before.crop)
     # What is told of a model's origin goes with it to other machines, whose folders are none of this one's.

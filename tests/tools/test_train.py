@@ -161,6 +161,17 @@ def test_svms_keep_the_opinion_that_their_weights_have_of_boxes(
         (["--annotations", "absent.json", "--images", "x"], "absent.json"),
         (["--tap", "pool9"], "'pool9' is no stage"),
         (["--size", 8], "--size is 8"),
+        (
+            ["--context", -5],
+            "--context is -5, but must be at least 0 and below half of the region's 224 pixels",
+        ),
+        (["--grid", 0], "--grid is 0"),
+        (["--grid", 8, "--tap", "inception_5b"], "of a region of 224 pixels inception_5b has 7x7 cells"),
+        (["--batch-size", -1], "--batch-size is -1"),
+        (["--max-positives", -1], "--max-positives is -1"),
+        (["--max-backgrounds", -1], "--max-backgrounds is -1"),
+        (["--seed", -1], "--seed is -1"),
+        (["--data.num_proposals", -5], "--data.num_proposals is -5"),
         (["--batch-sizes", 8], "batch-sizes"),
     ],
 )
