@@ -14,7 +14,7 @@ from detector.objectness import LONG_SIDES, BoxChooser, SharedPass, trunk_of
 from detector.runtime import RuntimeName
 from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
-from detector.training.data import DataConfig, read_with_boxes
+from detector.training.data import DataConfig, read_with_boxes, write_not_learnt_from
 from detector.training.display import bar, left_out
 from detector.training.objectness_fit import FROZEN, MappedImage, ObjectnessFit, fit_objectness
 from detector.training.problems import Problems
@@ -73,6 +73,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     output = output_folder(config.output)
     problems = Problems(config.data.problems, left_out(console))
     images, boxes = _read(config, problems, output, console)
+    write_not_learnt_from(output, images)
     held = None
     if config.data.hold_out:
         others = replace(config, data=replace(config.data, held_out=True, problems="skip"))

@@ -15,7 +15,7 @@ from detector.region_classifier import RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.tap_classifier import TapClassifier
-from detector.training.data import DataConfig, read_regions
+from detector.training.data import DataConfig, read_regions, write_not_learnt_from
 from detector.training.display import bar, left_out
 from detector.training.features import StageFeatures, cached_features, region_features, source_of
 from detector.training.problems import Problems
@@ -101,6 +101,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     write_region_picture(
         output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
     )
+    write_not_learnt_from(output, table.training_set)
     if config.dry_run:
         return None
     features = _features(config, classifier, table, output, console)

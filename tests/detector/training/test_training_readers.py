@@ -1,6 +1,7 @@
 """Readers: every layout to the same form, which classes are complete, and every kind of bad input named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from PIL import Image
 
 from detector.taxonomy import DET200
 from detector.training.classification_data import read_folders, read_list
-from detector.training.data import DataConfig, read_data, read_with_boxes
+from detector.training.data import DataConfig, read_data, read_with_boxes, write_not_learnt_from
 from detector.training.det_lists import labelled_by_folder, read_class_lists
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.training.training_set import IGNORE
+from eval.coco import write_annotations
+from eval.voc import read_annotations
 from proposals.files import by_rank, write_shard
 
 DOG = next(label for label, kind in enumerate(DET200) if kind.name == "dog")
@@ -65,6 +68,52 @@ def test_coco_with_labelled_classes_and_boxes_to_ignore(tmp_path: Path) -> None:
     assert found.counts().tolist() == [1, 1]
 
 
+def test_difficult_boxes_are_ignored_after_conversion_to_coco_as_well(tmp_path: Path) -> None:
+    xml(tmp_path / "xml" / "a.xml", ("dog", (1, 1, 10, 20), False), ("dog", (5, 5, 9, 9), True))
+    picture(tmp_path / "images" / "a.jpg")
+    write_annotations(tmp_path / "a.json", read_annotations(tmp_path / "xml"))
+    told = json.loads((tmp_path / "a.json").read_text())
+    told["images"][0]["file_name"] = "a.jpg"
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    for source in ("xml", "a.json"):
+        found = read_training_set(tmp_path / source, tmp_path / "images", Problems("refuse"))
+        assert sorted(found.images[0].labels.tolist()) == [IGNORE, 11]
+        assert found.counts().sum() == 1
+
+
+def test_a_box_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    one = {"image_id": 5, "category_id": 3, "iscrowd": 0, "bbox": [1, 2, 10, 20]}
+    other = one | {"category_id": 1}
+    crowd = one | {"iscrowd": 1}
+    source = str(coco(tmp_path, annotations=[one, other, one, one | {"bbox": [1, 2, 10, 21]}, crowd, crowd]))
+    told: list[str] = []
+    problems = Problems("skip", told.append)
+    (first, _) = read_data(DataConfig([source], [str(tmp_path)]), problems).images
+    assert first.labels.tolist() == [1, 0, 1, IGNORE, IGNORE]
+    assert problems.counts == {"box that is there twice": 1}
+    assert told == ["a.png: three at 1 2 11 22 is there twice"]
+    with pytest.raises(ValueError, match=r"a\.png: three at 1 2 11 22 is there twice"):
+        read_data(DataConfig([source], [str(tmp_path)]), Problems("refuse"))
+
+
+def test_the_names_of_images_that_are_not_learnt_from(tmp_path: Path) -> None:
+    config = DataConfig([str(coco(tmp_path))], [str(tmp_path)], first=1)
+    found = read_data(config, Problems("refuse"))
+    assert [image.name for image in found.images] == ["a.png"] and found.kept_out == ("b.png",)
+    write_not_learnt_from(tmp_path, found)
+    assert (tmp_path / "not_learnt_from.txt").read_text() == "b.png\n"
+    everything = read_data(replace(config, first=None), Problems("refuse"))
+    write_not_learnt_from(tmp_path, everything)
+    assert not everything.kept_out and not (tmp_path / "not_learnt_from.txt").exists()
+    # In a folder of images without boxes it is learnt from all the same.
+    assert not read_data(replace(config, unlabelled=[str(tmp_path)]), Problems("refuse")).kept_out
+    for stem in ("one", "two"):
+        xml(tmp_path / "a" / f"{stem}.xml", ("kangaroo", (1, 1, 9, 9), False))
+        picture(tmp_path / "i" / f"{stem}.jpg")
+    found = read_data(DataConfig([str(tmp_path / "a")], [str(tmp_path / "i")], first=1), Problems("refuse"))
+    assert found.kept_out == ("two.jpg",)
+
+
 def test_an_image_that_two_files_tell_of_has_the_boxes_of_both(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     second.mkdir()
@@ -92,9 +141,14 @@ def test_an_image_that_two_files_tell_of_has_the_boxes_of_both(tmp_path: Path) -
             "box mostly outside the image",
             "x, y, width",
         ),
-        ({"image_id": 5, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 lacks one of"),
-        ({"category_id": 1, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 lacks one of"),
-        ({"image_id": 5, "category_id": 1}, "incomplete annotation", "annotation 2 lacks one of"),
+        ({"image_id": 5, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 has no category_id"),
+        ({"category_id": 1, "bbox": [1, 1, 2, 2]}, "incomplete annotation", "annotation 2 has no image_id"),
+        (
+            {"image_id": 5, "segmentation": [[1, 1, 2, 2, 1, 2]], "category_id": 1},
+            "incomplete annotation",
+            "annotation 2 has no bbox",
+        ),
+        ({}, "incomplete annotation", "annotation 2 has no image_id and no category_id and no bbox"),
         ({"image_id": 5, "category_id": 1, "bbox": [50, 1, 5, 5]}, "box outside the image", "40x30"),
     ],
 )
@@ -128,11 +182,22 @@ def test_bad_lists_of_images_are_named(tmp_path: Path, images: list[Any], words:
 
 
 @pytest.mark.parametrize(
-    "proposals", [{"min_side": 20}, {"seed": 3}, {"min_box_side": "20"}, {"strategies": [{"colour": "HSV"}]}]
+    ("proposals", "words"),
+    [
+        ({"modus": "fast"}, r"--data\.proposals has no 'modus'; it has mode, strategies, "),
+        ({"seed": 3}, r"--data\.proposals has no 'seed'"),
+        (
+            {"mode": "fast", "min_box_side": "abc"},
+            r"--data\.proposals\.min_box_side is 'abc', which is no value",
+        ),
+        ({"strategies": [{"colour": "HSV"}]}, r"--data\.proposals\.strategies is \[.*\], which is no value"),
+    ],
 )
-def test_proposals_that_selective_search_does_not_make(tmp_path: Path, proposals: dict[str, Any]) -> None:
+def test_proposals_that_selective_search_does_not_make(
+    tmp_path: Path, proposals: dict[str, Any], words: str
+) -> None:
     config = DataConfig([str(coco(tmp_path))], [str(tmp_path)], proposals=proposals)
-    with pytest.raises(ValueError, match=r"--data\.proposals .*"):
+    with pytest.raises(ValueError, match=words):
         read_with_boxes(config, Problems(), seed=0)
 
 
@@ -176,8 +241,18 @@ def test_empty_class_and_no_boxes(tmp_path: Path) -> None:
     assert len(read_data(config, problems)) == 2
     assert problems.counts == {"class without boxes": 1}
     coco(tmp_path, annotations=[one[0] | {"iscrowd": 1}])
-    with pytest.raises(ValueError, match="no boxes to learn from"):
+    with pytest.raises(
+        ValueError, match=r"instances\.json: no boxes to learn from: all 1 are to be ignored$"
+    ):
         read_data(config, Problems())
+    coco(tmp_path, annotations=[])
+    with pytest.raises(ValueError, match=r"no boxes to learn from: none of the 2 images has one$"):
+        read_data(config, Problems())
+    coco(tmp_path, annotations=[{"image_id": 5, "category_id": 3}])
+    with pytest.raises(ValueError, match=r"none of the 2 images has one \(1 x incomplete annotation\)"):
+        read_data(config, Problems())
+    with pytest.raises(ValueError, match=r"--data\.images is missing \(short: --images\)"):
+        read_data(replace(config, images=[]), Problems())
 
 
 def test_exif_turned_image_has_the_size_it_shows(tmp_path: Path) -> None:
@@ -318,6 +393,21 @@ def test_negative_images_of_a_folder_that_is_not_read_are_no_problem(tmp_path: P
     assert [image.name for image in found.images] == ["ILSVRC2012_val_1"]
 
 
+def test_an_xml_file_of_another_name_than_its_photo(tmp_path: Path) -> None:
+    for stem, names in (("ann_1", "C:\\photos\\one.jpg"), ("ann_2", "gone.jpg"), ("ann_3", "")):
+        xml(tmp_path / "a" / "sub" / f"{stem}.xml", ("kangaroo", (1, 1, 9, 9), False))
+        file = tmp_path / "a" / "sub" / f"{stem}.xml"
+        named = f"<filename>{names}</filename>" if names else ""
+        file.write_text(file.read_text().replace("<annotation>", f"<annotation>{named}"))
+    picture(tmp_path / "i" / "sub" / "one.png")
+    told: list[str] = []
+    problems = Problems("skip", told.append)
+    (found,) = read_training_set(tmp_path / "a", tmp_path / "i", problems).images
+    assert found.name == "sub/one" and found.path.name == "one.png"
+    assert problems.counts == {"annotation without image": 2}
+    assert all(f"ann_{k}.xml: no image sub/ann_{k}.* in {tmp_path / 'i'}" in told[k - 2] for k in (2, 3))
+
+
 @pytest.mark.parametrize("suffix", ["PNG", "bmp", "webp", "tif"])
 def test_own_photos_may_have_any_suffix(tmp_path: Path, suffix: str) -> None:
     for stem in ("one.a[1]", "two"):
@@ -358,6 +448,19 @@ def test_boxes_are_made_anew_for_another_picture_under_the_same_name(tmp_path: P
     _, after = read_with_boxes(config, Problems(), seed=0, keep=keep)
     assert before[1].max() == 40 and after[1].max() == 60
     assert (before[0] == after[0]).all()
+
+
+def test_boxes_are_made_anew_for_another_picture_of_the_same_size_in_bytes(tmp_path: Path) -> None:
+    config = DataConfig([str(coco(tmp_path))], [str(tmp_path)], proposals={"mode": "single"})
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    found = []
+    for column in (4, 20):
+        pixels[:] = 0
+        pixels[6:24, column : column + 15] = 255
+        Image.fromarray(pixels).save(tmp_path / "b.png", format="BMP")
+        found.append(read_with_boxes(config, Problems(), seed=0, keep=tmp_path / "proposals.npz")[1][1])
+    assert (tmp_path / "b.png").stat().st_size == 3654
+    assert not np.array_equal(found[0], found[1])
 
 
 def test_a_picture_cut_short_is_left_out_where_its_boxes_come_from_a_file(tmp_path: Path) -> None:
