@@ -1,6 +1,7 @@
 """Fine-tuning as a whole: pixels or cached features, killed and resumed, one process or two."""
 
 import csv
+import io
 import json
 import os
 import pickle
@@ -235,8 +236,46 @@ def test_resuming_needs_the_same_regions(config: Finetuning, scenes: Path, tmp_p
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(annotated))
     data = replace(config.data, annotations=[str(changed)])
-    with pytest.raises(ValueError, match=r"other settings \(data, labels, regions\)"):
+    told = r'other settings \(data.annotations \[".*instances.json"\], now \[".*changed.json"\]; labels; regions\)'
+    with pytest.raises(ValueError, match=told):
         finetune(replace(config, data=data, resume=True), QUIET)
+
+
+def test_resuming_does_not_need_what_cannot_change_the_result(
+    config: Finetuning, scenes: Path, start: Path, tmp_path: Path
+) -> None:
+    finetune(config, QUIET)
+    shutil.copytree(scenes, tmp_path / "copy")
+    shutil.copy(start, tmp_path / "copy.safetensors")
+    data = replace(
+        config.data,
+        annotations=[str(tmp_path / "copy" / "instances.json")],
+        images=[str(tmp_path / "copy" / "images")],
+    )
+    told = replace(config.fit, log_every=3, checkpoint_every=7, evaluate_every=1, workers=1)
+    other = replace(config, data=data, fit=told, weights=str(tmp_path / "copy.safetensors"), resume=True)
+    assert finetune(other, QUIET) is not None
+    with pytest.raises(
+        ValueError, match=r"other settings \(fit\.learning_rate 0\.01, now 0\.02; quality true, now false\)"
+    ):
+        finetune(
+            replace(config, fit=replace(config.fit, learning_rate=0.02), quality=False, resume=True), QUIET
+        )
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again(config: Finetuning) -> None:
+    again = replace(config, resume=True)
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        finetune(again, QUIET)
+    assert not Path(config.output).exists()
+    finetune(replace(config, dry_run=True), QUIET)
+    told = Console(file=io.StringIO())
+    assert finetune(again, told) is not None
+    assert "stopped before its first checkpoint; starting from step 0" in told.file.getvalue()  # type: ignore[attr-defined]
+    assert len(column(config.output, "loss")) == 4
+    (Path(config.output) / "checkpoint.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
+        finetune(again, QUIET)
 
 
 def test_resuming_needs_the_same_labels_and_first_weights(
@@ -255,7 +294,7 @@ def test_resuming_needs_the_same_labels_and_first_weights(
         finetune(replace(own, resume=True), QUIET)
     finetune(own, QUIET)
     shutil.copy(Path(own.output) / "model.safetensors", weights)
-    with pytest.raises(ValueError, match=r"other settings \(first_weights\)"):
+    with pytest.raises(ValueError, match=r"other settings \(first\.weights\)"):
         finetune(replace(own, resume=True), QUIET)
 
 

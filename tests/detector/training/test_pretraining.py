@@ -1,6 +1,7 @@
 """Pretraining: auxiliary classifiers, batches of images, and a run from folders to weights."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def test_resuming_needs_the_same_labels(images: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     listed.write_text("".join(f"{name} 0\n" for name in names))
     pretrain(config, QUIET)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(images, elsewhere)
+    pretrain(replace(config, images=str(elsewhere), resume=True), QUIET)
     listed.write_text("".join(f"{name} 1\n" for name in names))
     with pytest.raises(ValueError, match=r"other settings \(labels\)"):
         pretrain(replace(config, resume=True), QUIET)
