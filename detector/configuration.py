@@ -233,7 +233,7 @@ def labels_of(names: Iterable[str], classes: tuple[DetectionClass, ...]) -> list
                 hint = (
                     f"did you mean {' or '.join(near)}?"
                     if near
-                    else f"it knows {', '.join([*by_name][:5])}, ..."
+                    else f"it knows {', '.join([*by_name][:5])}{', ...' if len(by_name) > 5 else ''}"
                 )
                 problem = (
                     "more than one class has this word" if containing else "the detector has no such class"

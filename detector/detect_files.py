@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from detector.command_line import check_folder, check_outputs
@@ -24,6 +25,7 @@ from detector.stage_timer import StageTimer
 from detector.weights import WeightsRecord, describe, load_weights
 from eval.dataset import Category, ImageSet
 from eval.ilsvrc import read_image_list
+from eval.image_names import read_name_list
 from proposals.files import find_shards
 
 
@@ -44,7 +46,8 @@ def detect_files(
     Args:
         patterns: Files, folders, globs.
         output: Folder of the result file and the pictures.
-        image_list: ILSVRC `name index` list that numbers the images; images outside it fail.
+        image_list: Lines `name`: other images are left out. Or ILSVRC's `name index`, which numbers the images; those
+            outside it fail.
         only: Leave out all other images, and say how many they are.
         known: Likewise all other classes, unless the configuration names those to report, which then all must be known.
         resume: Go on where a run that was stopped had come to.
@@ -59,9 +62,17 @@ def detect_files(
     console = Console(stderr=True, highlight=False)
     check_folder(output)
     images = find_images(patterns, leave_out=lambda path: is_picture(path, output))
+    listed = read_name_list(image_list) if image_list else None
+    if listed is not None:
+        if format == "ilsvrc":
+            raise ValueError(
+                f"{image_list}: --format ilsvrc needs the index of each image, lines `name index`"
+            )
+        only_listed = ImageSet(np.arange(len(listed)), tuple(listed))
+        images = _those_of(only_listed, images, console, f"in {image_list}")
     if only is not None:
-        images = _those_of(only, images, console)
-    indices = read_image_list(image_list) if image_list else None
+        images = _those_of(only, images, console, "annotated")
+    indices = read_image_list(image_list) if image_list and listed is None else None
     tasks, unplanned = plan(images, output, indices)
     written = [output / FILE_NAMES[format], *(task.picture for task in tasks if pictures)]
     read: list[tuple[str, str | Path]] = [("image", image.path) for image in images]
@@ -119,13 +130,15 @@ def _with_digests(proposal_files: list[str] | None) -> list[str] | None:
     return [*proposal_files, *map(_digest, find_shards(proposal_files))]
 
 
-def _those_of(known: ImageSet, images: list[ImageFile], console: Console) -> list[ImageFile]:
+def _those_of(known: ImageSet, images: list[ImageFile], console: Console, what: str) -> list[ImageFile]:
+    """The images that are known, and how many others there are; `what` says what these are not."""
     positions = known.distinct_positions_of([image.name for image in images])
     chosen = [image for image, position in zip(images, positions, strict=True) if position >= 0]
     if not chosen:
-        raise ValueError(f"none of the {len(images)} images is annotated (such as {images[0].name})")
+        raise ValueError(f"none of the {len(images)} images is {what} (such as {images[0].name})")
     if len(chosen) < len(images):
-        console.print(f"{len(images) - len(chosen)} of {len(images)} images are not annotated: left out")
+        left_out = f"{len(images) - len(chosen)} of {len(images)} images are not {what}: left out"
+        console.print(left_out, markup=False, soft_wrap=True)
     return chosen
 
 

@@ -69,7 +69,12 @@ def add_job_options(parser: ArgumentParser) -> None:
     add("--image", nargs="+", type=str, metavar="PATH", help="files, folders, glob patterns")
     add("--output", type=str, default="outputs", metavar="DIR", help="where results go")
     add("--format", type=Literal["coco", "ilsvrc", "csv"], default="coco", help="result file")
-    add("--image-list", type=str | None, metavar="FILE", help="ILSVRC list of `name index` lines")
+    add(
+        "--image-list",
+        type=str | None,
+        metavar="FILE",
+        help="only these: lines `name`, or ILSVRC's `name index`",
+    )
     add("--no-images", action="store_true", help="write the result file only, no pictures")
     add("--resume", action="store_true", help="go on where a stopped run had come to")
 

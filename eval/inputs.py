@@ -3,10 +3,15 @@
 import gzip
 import re
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from eval import coco, ilsvrc, ilsvrc_text, voc
 from eval.dataset import Annotations, Detections
+from eval.image_names import read_name_list
 from eval.xml_files import read_objects
 
 _WNID = re.compile(r"n\d{8}")
@@ -17,19 +22,25 @@ def read_annotations(
 ) -> Annotations:
     """Ground truth from COCO JSON, or from ILSVRC or VOC XML in a folder, tar or zip.
 
-    `image_list` (lines `name index`) says which XML files count and how submissions number them; `blacklist`
-    (lines `image_index wnid`) leaves pairs out. Raises ValueError or OSError in one sentence.
+    `image_list` says which images count: by lines `name`, or by lines `name index`, which only XML has and which also
+    say how submissions number them. `blacklist` (lines `image_index wnid`) leaves pairs out. Raises ValueError or
+    OSError in one sentence.
     """
-    names = None if image_list is None else ilsvrc.read_image_list(image_list)
+    chosen = None if image_list is None else read_name_list(image_list)
+    names = None if image_list is None or chosen is not None else ilsvrc.read_image_list(image_list)
     if is_json(source):
         if names is not None:
-            raise ValueError(f"{image_list}: COCO annotations bring their own image list, leave this one out")
+            raise ValueError(
+                f"{image_list}: COCO annotations bring their own numbers of images; list names only, or leave this out"
+            )
         annotations = coco.read_annotations(source)
     else:
         found = read_objects(source, names)
         # VOC's classes are words; whoever labels own photos in this layout writes words too.
         words = bool(found.objects) and not _WNID.fullmatch(found.objects[0].name)
         annotations = voc.annotations_of(found) if words else ilsvrc.annotations_of(found)
+    if chosen is not None:
+        annotations = _of_images(annotations, chosen, f"{image_list}: %s is none of the images of {source}")
     if blacklist is not None:
         if annotations.images.made_up:
             raise ValueError(f"{blacklist}: it names images by index, so the image list is needed too")
@@ -37,6 +48,27 @@ def read_annotations(
             raise ValueError(f"{blacklist}: a blacklist needs annotations of the 200 DET classes")
         annotations = ilsvrc.apply_blacklist(annotations, ilsvrc.read_blacklist(blacklist))
     return annotations
+
+
+def _of_images(annotations: Annotations, names: Sequence[str], absent: str) -> Annotations:
+    """The ground truth of the images of these names; one that is not there is told by the sentence `absent`."""
+    found = annotations.images.distinct_positions_of(names)
+    if len(missing := np.flatnonzero(found < 0)):
+        raise ValueError(absent % names[missing[0]])
+    kept = np.sort(found)
+    place = np.full(len(annotations.images), -1, np.int32)
+    place[kept] = np.arange(len(kept), dtype=np.int32)
+    rows = np.flatnonzero(place[annotations.image] >= 0)
+    images = annotations.images
+    by_box = ("label", "boxes", "areas", "crowd", "difficult", "coco_areas")
+    return replace(
+        annotations,
+        images=replace(
+            images, ids=images.ids[kept], names=tuple(images.names[position] for position in kept)
+        ),
+        image=place[annotations.image[rows]],
+        **{name: getattr(annotations, name)[rows] for name in by_box},
+    )
 
 
 def read_detections(source: str | Path, annotations: Annotations) -> Detections:

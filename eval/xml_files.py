@@ -49,10 +49,11 @@ class XmlObject(NamedTuple):
 
 
 class XmlContent(NamedTuple):
-    """What an annotation file says: its objects, and the image's width and height in pixels where it has them."""
+    """What an annotation file says: its objects, and where it has them the image's width and height and its name."""
 
     objects: list[XmlObject]
     size: tuple[int, int] | None
+    filename: str
 
 
 class XmlFile(NamedTuple):
@@ -178,7 +179,7 @@ def _plain_tar_members(raw: bytes) -> list[tuple[str, bytes]] | None:
 
 
 def parse_annotation(file: XmlFile) -> XmlContent:
-    """Return the objects of an ILSVRC or VOC annotation, and the size of its image.
+    """Return the objects of an ILSVRC or VOC annotation, and the size and name of its image.
 
     Raises ValueError, naming the file, if the XML is broken, declares a document type or entities, or an
     object lacks its name or a corner or has corners that are not ordered finite numbers.
@@ -188,6 +189,7 @@ def parse_annotation(file: XmlFile) -> XmlContent:
     fields: dict[str, str] = {}
     sides: dict[str, str] = {}
     objects: list[XmlObject] = []
+    filename = ""
 
     def start(tag: str, _attributes: dict[str, str]) -> None:
         tags.append(tag)
@@ -196,6 +198,7 @@ def parse_annotation(file: XmlFile) -> XmlContent:
             raise ValueError(f"{file.where}: the root element is <{tag}>, expected <annotation>")
 
     def end(tag: str) -> None:
+        nonlocal filename
         tags.pop()
         depth = len(tags)
         if depth >= 2 and tags[1] == "object":
@@ -207,6 +210,8 @@ def parse_annotation(file: XmlFile) -> XmlContent:
         elif depth == 1 and tag == "object":
             objects.append(_object(file.where, fields))
             fields.clear()
+        elif depth == 1 and tag == "filename":
+            filename = "".join(texts).strip()
         texts.clear()
 
     def refuse(*_: object) -> None:
@@ -231,7 +236,7 @@ def parse_annotation(file: XmlFile) -> XmlContent:
         raise ValueError(f"{file.where}: {error}; write it in UTF-8") from error  # encodings such as GBK
     width, height = sides.get("width", ""), sides.get("height", "")
     known = width.isdecimal() and height.isdecimal() and int(width) and int(height)  # some tools write zeros
-    return XmlContent(objects, (int(width), int(height)) if known else None)
+    return XmlContent(objects, (int(width), int(height)) if known else None, filename)
 
 
 def _object(where: str, fields: dict[str, str]) -> XmlObject:

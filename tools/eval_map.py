@@ -39,7 +39,10 @@ def main() -> int:
         help="COCO JSON, or folder, tar or zip of ILSVRC or VOC XML",
     )
     add(
-        "--image-list", type=Path, metavar="FILE", help="lines `name index`: the images that count (XML only)"
+        "--image-list",
+        type=Path,
+        metavar="FILE",
+        help="the images that count: lines `name`, or of XML `name index`",
     )
     add("--config", type=Path, metavar="YAML", help="the detector to run first, instead of --detections")
     add("--image", nargs="+", metavar="PATH", help="its images: files, folders, glob patterns")

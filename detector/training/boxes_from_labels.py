@@ -18,6 +18,7 @@ from detector.command_line import check_outputs
 from detector.training.display import left_out
 from detector.training.image_labels import label_rows
 from detector.training.problems import Problems
+from detector.training.ranges import share
 from eval.atomic import writing
 from eval.coco import CocoFile, check_records, read_file
 from eval.json_parser import HAS_BOX, HAS_CATEGORY, HAS_IMAGE, HAS_SCORE
@@ -44,6 +45,10 @@ class BoxesFromLabels:
     min_score: float = 0.25
     doubt: float = 0.3
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        share(self, "min_score", "doubt")
+
 
 def make_boxes(config: BoxesFromLabels, console: Console) -> Path:
     """Write the file and return its path.
@@ -51,10 +56,6 @@ def make_boxes(config: BoxesFromLabels, console: Console) -> Path:
     Raises:
         OSError, ValueError: A file that is not there or not what it should be, or no box at all; in one sentence.
     """
-    for name in ("min_score", "doubt"):
-        if not 0 <= getattr(config, name) <= 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
     if config.image_labels is None:
         raise ValueError("--image-labels is missing: name a CSV file with the columns `file` and `det_id`")
     read = [("detections", config.detections), ("image-labels", config.image_labels)]

@@ -4,6 +4,7 @@ Every step seeds its own random numbers, so there is no state of a generator to 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from torch.optim import Optimizer
 from eval.atomic import temporary_name
 
 FILE = "checkpoint.safetensors"
+NO_CHECKPOINT = "{}: no checkpoint to resume from; start without --resume"
+# Where data and weights come from: said where a run is another one, but not compared. What they come to is, by digests.
+TOLD = ("data", "weights", "images", "image_list")
+# What does not change the result of a run of any kind.
+BYSTANDERS = ("output", "resume", "dry_run", "device")
 _FORMAT = "googlenet-rcnn-training/1"
+_DIGEST = re.compile(r'"[0-9a-f]{64}"')
 
 
 def save_checkpoint(
@@ -53,6 +60,9 @@ def load_checkpoint(
 ) -> tuple[int, dict[str, Any]]:
     """Bring everything to where a run stood.
 
+    Args:
+        settings: Have to be those of the stopped run, but for `TOLD`.
+
     Returns:
         The number of steps done, and the state of the gradient scaler.
 
@@ -62,7 +72,7 @@ def load_checkpoint(
         ValueError: It is of a run with other settings.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no checkpoint to resume from; start without --resume")
+        raise FileNotFoundError(NO_CHECKPOINT.format(path))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -72,12 +82,10 @@ def load_checkpoint(
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path}: is not a checkpoint of this project")
     about = json.loads(metadata["about"])
-    now = json.loads(json.dumps(dict(settings)))
-    if changed := [
-        key for key in sorted(about["settings"] | now) if about["settings"].get(key) != now.get(key)
-    ]:
+    changes = _changes(about["settings"], json.loads(json.dumps(dict(settings))))
+    if any(name.split(".")[0] not in TOLD for name in changes):
         raise ValueError(
-            f"{path}: the stopped run had other settings ({', '.join(changed)}); use the same ones, or start"
+            f"{path}: the stopped run had other settings ({'; '.join(changes.values())}); use the same ones, or start"
             " again without --resume"
         )
     for part, module in (("network", network), ("average", average)):
@@ -92,3 +100,22 @@ def load_checkpoint(
             states.setdefault(int(index), {})[what] = tensor
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(about["step"]), dict(about["scaler"])
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs, by name, in words."""
+    then, here = _flat(before), _flat(now)
+    found = {}
+    for name in sorted(then | here):
+        if then.get(name) != here.get(name):
+            old, new = (json.dumps(side.get(name), ensure_ascii=False) for side in (then, here))
+            found[name] = name if _DIGEST.fullmatch(new) else f"{name} {old}, now {new}"
+    return found
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """`{"fit": {"steps": 3}}` as `{"fit.steps": 3}`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return found

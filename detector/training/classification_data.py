@@ -25,10 +25,12 @@ class LabelledImages:
         return len(self.paths)
 
     def fingerprint(self) -> str:
-        """What tells these images and labels from any others."""
+        """What tells these images and labels from any others, wherever the folder of all images lies."""
         digest = hashlib.sha256(repr(self.labels).encode())
-        for path in self.paths:
-            digest.update(os.fsencode(path) + b"\n")
+        names = [os.path.abspath(path) for path in self.paths]
+        start = len(os.path.commonpath([os.path.dirname(name) for name in names]))
+        for name in names:
+            digest.update(os.fsencode(name[start:]) + b"\n")
         return digest.hexdigest()
 
 

@@ -18,16 +18,18 @@ from detector.googlenet import GoogLeNet, Logits
 from detector.images import read_image
 from detector.region_classifier import Normalize, Preprocessing
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.training.checkpoint import FILE
+from detector.training.checkpoint import BYSTANDERS
 from detector.training.classification_data import LabelledImages, read_folders, read_list
 from detector.training.display import left_out
 from detector.training.distortion import centre_crop, distort_colours, random_crop
+from detector.training.features import weightsfingerprint
 from detector.training.fit import FitConfig, fit
 from detector.training.losses import AUXILIARY_WEIGHT
 from detector.training.problems import Policy, Problems
-from detector.training.processes import Processes, processes, was_restarted
+from detector.training.processes import Processes, processes
+from detector.training.ranges import at_least, share
 from detector.training.sampling import EndlessPasses
-from detector.training.start import output_folder, start_weights, without_auxiliaries
+from detector.training.start import output_folder, resumes, start_weights, without_auxiliaries
 from detector.weights import CAFFE_INPUT, MODEL_FILE
 
 
@@ -72,6 +74,14 @@ class Pretraining:
     seed: int = 0
     resume: bool = False
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 1, "images_per_batch")
+        at_least(self, 32, "size")
+        at_least(self, 0, "seed")
+        share(self, "colour_strength")
+        share(self, "dropout", below_one=True)
 
 
 class ImageBatch(NamedTuple):
@@ -158,15 +168,13 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
     """
     if not config.images:
         raise ValueError("--images is missing: name the folder of the training images")
-    for option, value, least in (("images-per-batch", config.images_per_batch, 1), ("size", config.size, 32)):
-        if value < least:
-            raise ValueError(f"--{option} is {value}, but must be at least {least}")
     device = choose_device(config.device)
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
         quiet = console if here.first else Console(quiet=True)
         problems = Problems(config.problems, left_out(quiet))
+        resume = resumes(config.output, config.resume, quiet)
         output = output_folder(config.output, weights=config.weights)
         images = _read(config.images, config.image_list, problems)
         validation = None
@@ -194,11 +202,15 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
             settings={
                 key: value
                 for key, value in asdict(config).items()
-                if key not in ("resume", "dry_run", "device", "output")
+                if key not in (*BYSTANDERS, "problems", "validation_images", "validation_list")
             }
-            | {"labels": images.fingerprint()},
+            | {
+                "fit": config.fit.what_decides_the_result(),
+                "labels": images.fingerprint(),
+                "first_weights": weightsfingerprint(network.state_dict()),
+            },
             seed=config.seed,
-            resume=config.resume or (was_restarted() and (output / FILE).is_file()),
+            resume=resume,
             console=quiet,
             device=device,
             here=here,

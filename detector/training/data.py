@@ -1,8 +1,10 @@
 """The data of a training run: what to read, how to sample regions, and what came of it."""
 
+import inspect
 import os
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,22 @@ from detector.taxonomy import DetectionClass
 from detector.training.det_lists import read_class_lists
 from detector.training.image_labels import read_image_labels
 from detector.training.problems import Policy, Problems
+from detector.training.ranges import at_least, share
 from detector.training.readers import read_training_set
 from detector.training.region_proposals import Progress, boxes_of_images
-from detector.training.sampling import RegionTable, check_iou, region_table
-from detector.training.training_set import TrainingSet, annotated_image, join, merged, name_empty_classes
+from detector.training.sampling import RegionTable, region_table
+from detector.training.training_set import (
+    AnnotatedImage,
+    TrainingSet,
+    annotated_image,
+    join,
+    merged,
+    name_empty_classes,
+)
+from eval.atomic import writing
 from proposals import SelectiveSearch
+
+NOT_LEARNT_FROM = "not_learnt_from.txt"
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,13 @@ class DataConfig:
     positive_iou: float = 0.5
     background_iou: float = 0.5
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 1, "first", "num_proposals", part="data")
+        at_least(self, 16, "small_copies", part="data")
+        share(self, "positive_iou", "background_iou", part="data")
+        share(self, "hold_out", part="data", below_one=True)
+
 
 def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     """All annotated images of a configuration.
@@ -72,6 +92,8 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
     """
     if not config.annotations:
         raise ValueError("--data.annotations is missing: name COCO JSON files or folders of XML files")
+    if not config.images:
+        raise ValueError("--data.images is missing (short: --images): name the folder that the photos are in")
     if len(config.images) not in (1, len(config.annotations)):
         raise ValueError(
             f"{len(config.annotations)} annotation sources have {len(config.images)} image folders;"
@@ -85,15 +107,18 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
                 read_training_set(source, images, problems, image_list=config.image_list, labelled=labelled)
                 for source, images in zip(config.annotations, folders, strict=True)
             ]
-        )
+        ),
+        problems,
     )
+    annotated = whole.images
     whole = _share_of(whole, config)
     if config.first is not None:
-        if config.first < 1:
-            raise ValueError(f"--data.first is {config.first}, but must be at least 1")
         whole = whole.select(range(min(config.first, len(whole))))
     if not whole.counts().any():
-        raise ValueError("no boxes to learn from: every annotation is to be ignored or was left out")
+        boxes = sum(len(image.boxes) for image in whole.images)
+        why = f"all {boxes} are to be ignored" if boxes else f"none of the {len(whole)} images has one"
+        told = f" ({problems.summary()})" if problems.counts else ""
+        raise ValueError(f"{', '.join(config.annotations)}: no boxes to learn from: {why}{told}")
     name_empty_classes(whole, problems)
     everything = join(
         [
@@ -102,22 +127,38 @@ def read_data(config: DataConfig, problems: Problems) -> TrainingSet:
             *(read_image_labels(file, whole.classes, problems) for file in config.image_labels),
         ]
     )
+    everything = replace(everything, kept_out=_others(annotated, everything))
     if config.small_copies is None:
         return everything
-    if config.small_copies < 16:
-        raise ValueError(f"--data.small_copies is {config.small_copies}, but must be at least 16 pixels")
     return everything.with_small_copies(config.small_copies)
 
 
 def _share_of(whole: TrainingSet, config: DataConfig) -> TrainingSet:
     """The images that are held out, or those that are not; an image's place hangs on nothing but its name."""
-    if not 0 <= config.hold_out < 1:
-        raise ValueError(f"--data.hold_out is {config.hold_out}, but must be at least 0 and below 1")
     places = [zlib.crc32(os.fsencode(image.name)) / 2**32 for image in whole.images]
     chosen = [index for index, place in enumerate(places) if (place < config.hold_out) == config.held_out]
     if not chosen:
         raise ValueError(f"--data.hold_out {config.hold_out} leaves none of the {len(whole)} images")
     return whole.select(chosen)
+
+
+def _others(annotated: Sequence[AnnotatedImage], learnt: TrainingSet) -> tuple[str, ...]:
+    """The names of the images that are not learnt from; XML's have no suffix, which tells a name from a number."""
+    used = {image.path.resolve() for image in learnt.images}
+    return tuple(
+        image.name if image.name.endswith(image.path.suffix) else image.name + image.path.suffix
+        for image in annotated
+        if image.path.resolve() not in used
+    )
+
+
+def write_not_learnt_from(folder: Path, training_set: TrainingSet) -> None:
+    """Write the names of `TrainingSet.kept_out`, one a line, as `--image-list` takes them; none, no file."""
+    path = folder / NOT_LEARNT_FROM
+    path.unlink(missing_ok=True)
+    if training_set.kept_out:
+        with writing(path) as file:
+            file.writelines(f"{name}\n" for name in training_set.kept_out)
 
 
 def _unlabelled(folder: str, classes: tuple[DetectionClass, ...], problems: Problems) -> TrainingSet:
@@ -147,10 +188,7 @@ def read_with_boxes(
         keep: File for proposals that are made, see `boxes_of_images`.
         progress: Called with the numbers of images done and to do.
     """
-    try:
-        search = SelectiveSearch(**config.proposals, seed=seed)
-    except TypeError as error:  # an argument that it does not have, or of another type
-        raise ValueError(f"--data.proposals {config.proposals}: {error}") from None
+    search = _search(config.proposals, seed)
     return boxes_of_images(
         read_data(config, problems),
         problems,
@@ -162,6 +200,18 @@ def read_with_boxes(
     )
 
 
+def _search(arguments: dict[str, Any], seed: int) -> SelectiveSearch:
+    known = [name for name in inspect.signature(SelectiveSearch).parameters if name != "seed"]
+    for name, value in arguments.items():
+        if name not in known:
+            raise ValueError(f"--data.proposals has no {name!r}; it has {', '.join(known)}")
+        try:
+            SelectiveSearch(**{name: value})
+        except TypeError:  # a value of another type
+            raise ValueError(f"--data.proposals.{name} is {value!r}, which is no value for it") from None
+    return SelectiveSearch(**arguments, seed=seed)
+
+
 def read_regions(
     config: DataConfig,
     problems: Problems,
@@ -171,7 +221,6 @@ def read_regions(
     progress: Progress = lambda done, total: None,
 ) -> RegionTable:
     """The regions of all images of a configuration; the arguments are those of `read_with_boxes`."""
-    check_iou(positive_iou=config.positive_iou, background_iou=config.background_iou)
     training_set, boxes = read_with_boxes(config, problems, seed=seed, keep=keep, progress=progress)
     return region_table(
         training_set,

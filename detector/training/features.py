@@ -159,10 +159,7 @@ def _fill(
 def fingerprint(table: RegionTable, key: Mapping[str, Any]) -> str:
     """What tells regions, and what else is in the key, from any others."""
     digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode())
-    names = [
-        f"{image.name} {image.path.stat().st_size}{image.stored_side or ''}"
-        for image in table.training_set.images
-    ]
+    names = [f"{image.name} {image.digest}{image.stored_side or ''}" for image in table.training_set.images]
     for part in (os.fsencode("\n".join(names)), table.image.tobytes(), table.boxes.tobytes()):
         digest.update(part)
     return digest.hexdigest()

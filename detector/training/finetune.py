@@ -20,8 +20,8 @@ from detector.runtime import choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200, DetectionClass, TrainedScores
 from detector.training.batches import Batches, FeatureBatches, PixelBatches
-from detector.training.checkpoint import FILE
-from detector.training.data import read_regions, read_with_boxes
+from detector.training.checkpoint import BYSTANDERS
+from detector.training.data import read_regions, read_with_boxes, write_not_learnt_from
 from detector.training.display import bar, left_out
 from detector.training.features import (
     StageFeatures,
@@ -30,17 +30,23 @@ from detector.training.features import (
     label_fingerprint,
     region_features,
     source_of,
-    weightsfingerprint,
 )
 from detector.training.finetuning import Finetuning, check
 from detector.training.fit import fit
 from detector.training.head import starting_head
 from detector.training.losses import RegionTargets, region_losses
 from detector.training.problems import Problems
-from detector.training.processes import Processes, processes, was_restarted
+from detector.training.processes import Processes, processes
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import BatchPlan, RegionTable, annotated_objects, table_summary, thinned
-from detector.training.start import body_of, output_folder, stage_name, start_weights, without_auxiliaries
+from detector.training.start import (
+    body_of,
+    output_folder,
+    resumes,
+    stage_name,
+    start_weights,
+    without_auxiliaries,
+)
 from detector.training.teacher import (
     Teacher,
     check_judge,
@@ -85,6 +91,7 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
         quiet = console if here.first else Console(quiet=True)
+        resume = resumes(config.output, config.resume, quiet)
         output = output_folder(config.output, weights=config.weights, teacher=config.teacher)
         # What takes long is done by the first process and kept in files, which the others then read.
         if here.first:
@@ -94,7 +101,7 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
             prepared = _prepare(config, output, quiet, device, first=False)
         if config.dry_run:
             return None
-        return _train(config, prepared, output, quiet, device, here)
+        return _train(config, prepared, output, quiet, device, here, resume)
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ def _prepare(
         write_region_picture(
             output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
         )
+        write_not_learnt_from(output, table.training_set)
     network = _with_head(config, classifier, table.training_set.classes, console)
     learning = not config.dry_run
     features = (
@@ -275,17 +283,18 @@ def _train(
     console: Console,
     device: torch.device,
     here: Processes,
+    resume: bool,
 ) -> Path:
     classifier, classes = prepared.classifier, prepared.table.training_set.classes
     settings = {
         name: value
         for name, value in asdict(config).items()
-        if name
-        not in ("resume", "dry_run", "device", "runtime", "batch_size", "output", "keep", "validation")
+        if name not in (*BYSTANDERS, "runtime", "batch_size", "keep", "validation")
     } | {
+        "fit": config.fit.what_decides_the_result(),
         "regions": fingerprint(prepared.table, {"classes": [kind.name for kind in classes]}),
         "labels": label_fingerprint(prepared.table),
-        "first_weights": weightsfingerprint(classifier.network.state_dict()),
+        "first": source_of(classifier),
     }
     trainee = Trainee(
         prepared.network,
@@ -305,7 +314,7 @@ def _train(
         folder=output,
         settings=settings,
         seed=_order_seed(config),
-        resume=config.resume or (was_restarted() and (output / FILE).is_file()),
+        resume=resume,
         console=console,
         device=device,
         here=here,

@@ -6,7 +6,7 @@ from typing import Literal
 from detector.runtime import RuntimeName
 from detector.training.data import DataConfig
 from detector.training.fit import FitConfig
-from detector.training.sampling import check_iou
+from detector.training.ranges import at_least, share
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,20 @@ class Finetuning:
     resume: bool = False
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 1, "positives", "batch_size")
+        at_least(self, 0, "backgrounds", "max_positives", "max_backgrounds", "seed", "order_seed")
+        at_least(self, 0, "quality_weight", "teacher_weight", "teacher_objects")
+        share(self, "teacher_trust", "label_share", "balance", "background_iou", "colour_strength")
+        share(self, "dropout", below_one=True)
+
 
 def check(config: Finetuning) -> None:
     """Say what does not go together, before the long work.
 
     Raises:
-        ValueError: Options that exclude one another, or a value out of its range.
+        ValueError: Options that exclude one another.
     """
     if config.cache and config.freeze is None:
         raise ValueError("--cache keeps the features of frozen stages: name the last of them with --freeze")
@@ -136,17 +144,6 @@ def check(config: Finetuning) -> None:
         raise ValueError(
             "--auxiliary classifiers belong to the paper's network, and --no-lrn and --width change it"
         )
-    check_iou(background_iou=config.background_iou)
-    for name in ("teacher_trust", "label_share"):
-        if not 0 <= getattr(config, name) <= 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {getattr(config, name)}, but must lie between 0 and 1")
-    if config.order_seed is not None and config.order_seed < 0:
-        raise ValueError(f"--order-seed is {config.order_seed}, but must be 0 or more")
-    if config.teacher_objects < 0:
-        raise ValueError(f"--teacher-objects is {config.teacher_objects}, but must be 0 or more")
-    if not 0 <= config.dropout < 1:
-        raise ValueError(f"--dropout is {config.dropout}, but must lie between 0 and 1")
     idle = {
         "--teacher": config.teacher is not None,
         "--label-share": config.label_share < 1,

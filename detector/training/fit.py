@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +20,14 @@ from detector.training.batches import Batches, Steps
 from detector.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from detector.training.curves import draw_curves
 from detector.training.display import bar
+from detector.training.interruption import interruptible, until
 from detector.training.processes import Processes
+from detector.training.ranges import above, at_least, share
 from detector.training.run_log import RunLog
 from detector.training.schedule import Schedule
 
 Losses = Callable[[Any, Any], dict[str, Tensor]]  # outputs, targets -> sums over the batch, by name
+_SECONDS = 60.0  # most between two checkpoints
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,7 +49,7 @@ class FitConfig:
         accumulate: Parts that a batch is computed in, where it does not fit into memory.
         clip_norm: Largest norm of the gradient; None lets it be.
         log_every: Steps between lines of the log.
-        checkpoint_every: Steps between checkpoints.
+        checkpoint_every: Most steps between checkpoints; there is one at least every minute, too.
         evaluate_every: Steps between measurements on the validation images; 0 measures at the end.
         workers: Processes that prepare batches ahead; 0 prepares them in between.
     """
@@ -67,22 +70,21 @@ class FitConfig:
     evaluate_every: int = 0
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        above(self, 0, "epochs", "learning_rate", "head_factor", "clip_norm", part="fit")
+        at_least(self, 1, "steps", "accumulate", "log_every", "checkpoint_every", part="fit")
+        at_least(self, 0, "weight_decay", "evaluate_every", "workers", part="fit")
+        share(self, "momentum", "averaging", part="fit", below_one=True)
 
-def number_of_steps(config: FitConfig, batches: Batches) -> int:
-    """How many steps a run has.
+    def what_decides_the_result(self) -> dict[str, Any]:
+        """All but what only decides what is told, and when."""
+        bystanders = ("log_every", "checkpoint_every", "evaluate_every", "workers")
+        return {name: value for name, value in asdict(self).items() if name not in bystanders}
 
-    Raises:
-        ValueError: A number that makes no sense.
-    """
-    for name in ("learning_rate", "head_factor", "log_every", "checkpoint_every", "accumulate"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"--fit.{name} is {getattr(config, name)}, but must be above 0")
-    if not 0 <= config.averaging < 1:
-        raise ValueError(f"--fit.averaging is {config.averaging}, but must lie between 0 and 1")
-    steps = math.ceil(config.epochs * batches.steps_per_epoch) if config.steps is None else config.steps
-    if steps < 1:
-        raise ValueError(f"{steps} steps of training are asked for, but at least 1 is needed")
-    return steps
+    def number_of_steps(self, steps_per_epoch: int) -> int:
+        """How many steps a run has."""
+        return math.ceil(self.epochs * steps_per_epoch) if self.steps is None else self.steps
 
 
 def fit(
@@ -109,15 +111,19 @@ def fit(
         network: The parameters that require gradients are trained.
         losses: Network outputs and targets -> sums over their rows.
         folder: Takes `checkpoint.safetensors`, `log.csv`, `curves.png` and `tensorboard/`.
-        settings: What the result depends on: a checkpoint of other settings is not resumed.
+        settings: What the result depends on: a checkpoint of other settings is not resumed, see `load_checkpoint`.
         seed: Of dropout.
-        resume: Go on from the checkpoint.
+        resume: Go on from the checkpoint. There is one from the start on, at least every minute, and after Ctrl-C.
         here: This process among those of the run.
         evaluate: Measures a network: columns of the log by name; all processes call it.
+
+    Raises:
+        OSError, ValueError: No checkpoint to go on from, or the weights are no numbers any more.
+        KeyboardInterrupt: Ctrl-C.
     """
     here = here or Processes()
-    steps = number_of_steps(config, batches)
-    share = here.share(batches.batch_size)
+    steps = config.number_of_steps(batches.steps_per_epoch)
+    own = here.share(batches.batch_size)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     named = [(name, part) for name, part in network.named_parameters() if part.requires_grad]
     trained = [parameter for _, parameter in named]
@@ -146,7 +152,7 @@ def fit(
             console.print(f"resumed after step {done} of {steps}")
     model = network if here.count == 1 else DistributedDataParallel(network)
     loader: DataLoader[Any] = DataLoader(
-        Steps(batches, done, steps, share),
+        Steps(batches, done, steps, own),
         batch_size=None,
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
@@ -155,6 +161,7 @@ def fit(
     )
 
     def checkpoint(step: int) -> None:
+        _check_finite(network, step)
         if here.first:
             save_checkpoint(
                 path,
@@ -165,11 +172,16 @@ def fit(
                 scaler=scaler.state_dict(),
                 settings=settings,
             )
-        here.barrier()
 
-    with RunLog(folder, done, here.first) as log, bar(console, "training") as progress:
-        since, clock = done, time.perf_counter()
-        for step, batch in enumerate(_in_one_sentence(loader), start=done):
+    if not path.exists():  # an older one stays until there is something to lose
+        checkpoint(done)
+    with (
+        RunLog(folder, done, here.first) as log,
+        bar(console, "training") as progress,
+        interruptible(here.count == 1) as asked,
+    ):
+        since, clock, saved, finished = done, time.perf_counter(), time.monotonic(), done
+        for step, batch in enumerate(until(asked, _in_one_sentence(loader)), start=done):
             progress(step, steps)
             rate = config.learning_rate * config.schedule.factor_at(
                 step, steps=steps, steps_per_epoch=batches.steps_per_epoch
@@ -206,9 +218,13 @@ def fit(
                     values |= evaluate(average.module if config.averaging else network)
                 log.write(finished, values)
                 since, clock = finished, time.perf_counter()
-            if finished % config.checkpoint_every == 0 or last:
-                _check_finite(network, finished)
+            if finished % config.checkpoint_every == 0 or last or time.monotonic() - saved > _SECONDS:
                 checkpoint(finished)
+                saved = time.monotonic()
+        if finished < steps:
+            checkpoint(finished)
+            console.print(f"stopped after step {finished} of {steps}; go on with --resume")
+            raise KeyboardInterrupt
         progress(steps, steps)
     if here.first:
         draw_curves(folder / "log.csv", folder / "curves.png")

@@ -14,10 +14,11 @@ from detector.objectness import LONG_SIDES, BoxChooser, SharedPass, trunk_of
 from detector.runtime import RuntimeName
 from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
-from detector.training.data import DataConfig, read_with_boxes
+from detector.training.data import DataConfig, read_with_boxes, write_not_learnt_from
 from detector.training.display import bar, left_out
 from detector.training.objectness_fit import FROZEN, MappedImage, ObjectnessFit, fit_objectness
 from detector.training.problems import Problems
+from detector.training.ranges import at_least
 from detector.training.run_log import RunLog
 from detector.training.sampling import overlaps
 from detector.training.start import output_folder
@@ -49,6 +50,10 @@ class ObjectnessTraining:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 0, "seed")
+
 
 def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     """Train the head and return the file of the model that has it.
@@ -68,6 +73,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     output = output_folder(config.output, weights=config.weights)
     problems = Problems(config.data.problems, left_out(console))
     images, boxes = _read(config, problems, output, console)
+    write_not_learnt_from(output, images)
     held = None
     if config.data.hold_out:
         others = replace(config, data=replace(config.data, held_out=True, problems="skip"))

@@ -16,6 +16,7 @@ from detector.googlenet import GoogLeNet
 from detector.low_rank import learn_changes, new_changes
 from detector.objectness import ImageMap, ObjectnessHead
 from detector.runtime import Precision, arithmetic
+from detector.training.ranges import at_least
 from detector.training.sampling import overlaps
 from detector.training.training_set import IGNORE, AnnotatedImage
 
@@ -53,12 +54,8 @@ class ObjectnessFit:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if min(self.epochs, self.images, self.each) < 1 or self.rank < 0:
-            raise ValueError(
-                "fit.epochs, fit.images and fit.each must be at least 1, and fit.rank at least 0"
-            )
-        if not min(self.learning_rate, self.change_rate, self.weight_decay) >= 0:
-            raise ValueError("fit.learning_rate, fit.change_rate and fit.weight_decay must be at least 0")
+        at_least(self, 1, "epochs", "images", "each", part="fit")
+        at_least(self, 0, "rank", "learning_rate", "change_rate", "weight_decay", part="fit")
 
 
 @dataclass(frozen=True)

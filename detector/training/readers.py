@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from eval.voc import VOC_CLASSES
 from eval.xml_files import XmlFile, XmlObject, iterate_xml_files, parse_annotation
 
 _WNID = re.compile(r"n\d{8}")
-_NEEDED = HAS_IMAGE | HAS_CATEGORY | HAS_BOX
+_NEEDED = {HAS_IMAGE: "image_id", HAS_CATEGORY: "category_id", HAS_BOX: "bbox"}
 _SUFFIXES = ("JPEG", "jpg", "jpeg", "JPG", "png")
 
 
@@ -77,7 +77,7 @@ def _listed(name: str, wanted: set[str] | None) -> bool:
 def read_coco(
     source: str | Path, images: str | Path, problems: Problems, wanted: set[str] | None = None
 ) -> TrainingSet:
-    """Read COCO instances; `iscrowd`, and `category_id` 0 where no category has it, mean: ignore.
+    """Read COCO instances; `iscrowd`, `ignore`, and `category_id` 0 where no category has it, mean: ignore.
 
     An image may have `labelled_classes`, a list of category ids whose every instance is boxed. Without it all
     are, as in COCO itself.
@@ -93,13 +93,15 @@ def read_coco(
     _check_names(source, classes)
     label_of = {kind.id: label for label, kind in enumerate(classes)}
     _, image_ids, category_ids, crowd = file.records.whole
-    complete = (file.records.present & _NEEDED) == _NEEDED
+    to_ignore = file.records.ignore | (crowd != 0)
+    complete = (file.records.present & sum(_NEEDED)) == sum(_NEEDED)
     rows_of: dict[int, list[int]] = {image_id: [] for image_id in image_set(source, file.images).ids.tolist()}
     for row, image_id in enumerate(image_ids.tolist()):
         if not complete[row]:
             problems.add(
                 "incomplete annotation",
-                f"{source}: annotation {row + 1} lacks one of image_id, category_id and bbox",
+                f"{source}: annotation {row + 1} has no"
+                f" {' and no '.join(name for flag, name in _NEEDED.items() if not file.records.present[row] & flag)}",
             )
         elif image_id in rows_of:
             rows_of[image_id].append(row)
@@ -120,7 +122,7 @@ def read_coco(
         for row in rows_of[int(image["id"])]:
             category = int(category_ids[row])
             x, y, width, height = file.records.boxes[row]
-            if crowd[row] or (category == 0 and category not in label_of):
+            if to_ignore[row] or (category == 0 and category not in label_of):
                 label = IGNORE
             elif category in label_of:
                 label = label_of[category]
@@ -199,7 +201,7 @@ def read_xml(
     """Read VOC or ILSVRC DET XML, told apart by their class names (words or WNIDs).
 
     VOC's own classes and the classes of own photos are completely labelled, `difficult` boxes are ignored. For
-    ILSVRC DET see `detector.training.det_lists`.
+    ILSVRC DET see `detector.training.det_lists`. Where no image has the name of an XML file, its `filename` counts.
     """
     files = []
     for file in iterate_xml_files(source):
@@ -227,7 +229,16 @@ def read_xml(
         complete = np.ones(len(classes), np.bool_)
         if classes is DET200:
             complete = labelled_by_folder(name, lists.get(listed_name(name)))
-        annotated = annotated_image(name, image_files.find(name), boxes, labels, complete, problems)
+        image_name, path = name, image_files.find(name)
+        if path is None and content.filename:
+            image_name = (
+                PurePosixPath(name).parent / image_stem(PureWindowsPath(content.filename))
+            ).as_posix()
+            path = image_files.find(image_name)
+        if path is None:
+            problems.add("annotation without image", f"{file.where}: no image {name}.* in {images}")
+            continue
+        annotated = annotated_image(image_name, path, boxes, labels, complete, problems)
         size = content.size or (None, None)
         if annotated is not None and _has_size(file.where, size, annotated, problems):
             found.append(annotated)
@@ -240,8 +251,16 @@ def read_xml(
             places = [place for place in (f"train/{name}", name) if (Path(images) / place).parent.is_dir()]
             if not places:
                 continue
-            name = next((place for place in places if image_files.find(place).is_file()), places[0])
-            annotated = annotated_image(name, image_files.find(name), none, none, complete, problems)
+            name, path = next(
+                ((place, path) for place in places if (path := image_files.find(place)) is not None),
+                (name, None),
+            )
+            if path is None:
+                problems.add(
+                    "annotation without image", f"no image {name}.* in {images}, which the lists name"
+                )
+                continue
+            annotated = annotated_image(name, path, none, none, complete, problems)
             if annotated is not None:
                 found.append(annotated)
     return TrainingSet(classes, tuple(found))
@@ -261,11 +280,11 @@ class _ImageFiles:
         self.folder = Path(folder)
         self._by_stem: dict[Path, dict[str, Path]] = {}  # what lies in a folder, listed once
 
-    def find(self, name: str) -> Path:
-        """The image file of that name, whatever its suffix; the first guess if there is none."""
+    def find(self, name: str) -> Path | None:
+        """The image file of that name, whatever its suffix; None if there is none."""
         guesses = [self.folder / f"{name}.{suffix}" for suffix in _SUFFIXES]
         found = next((guess for guess in guesses if guess.is_file()), None)
-        return found or self._listed(guesses[0].parent).get(PurePosixPath(name).name, guesses[0])
+        return found or self._listed(guesses[0].parent).get(PurePosixPath(name).name)
 
     def _listed(self, folder: Path) -> dict[str, Path]:
         if folder not in self._by_stem:

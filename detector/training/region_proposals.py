@@ -1,6 +1,7 @@
 """The proposals of training images: read from files, or made on the fly and kept for the next run."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def boxes_of_images(
     Args:
         num_proposals: Most boxes of an image; None takes all.
         search: Makes the boxes where `proposal_files` is None.
-        keep: File for boxes that were made, by the images' paths; what it holds is not made again.
+        keep: File for boxes that were made, by the images' content; what it holds is not made again.
         progress: Called with the numbers of images done and to do.
     """
     stored = None if proposal_files is None else ProposalFile(list(proposal_files))
@@ -67,14 +68,13 @@ def boxes_of_images(
         )
     if keep is not None and fresh:
         _keep(keep, made, search.settings)
-    return TrainingSet(training_set.classes, tuple(images)), boxes
+    return replace(training_set, images=tuple(images)), boxes
 
 
 def _place(image: AnnotatedImage) -> str:
     """What the boxes of an image go by in the file that keeps them; another picture under its name has others."""
     side = "" if image.stored_side is None else f"@{image.stored_side}"
-    size = f"{image.path.stat().st_size} bytes {image.width}x{image.height}"
-    return f"{image.path.absolute().as_posix()}{side} {size}"
+    return f"{image.path.name}{side} {image.digest}"
 
 
 def _kept(path: Path | None, settings: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -286,13 +286,6 @@ def mirrored(seed: int, step: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 2, step)).random(count) < 0.5
 
 
-def check_iou(**values: float) -> None:
-    """Refuse IoU thresholds outside 0..1, naming them."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}, but must lie between 0 and 1")
-
-
 def annotated_objects(table: RegionTable) -> str:
     """How much there was to learn from, in words; small copies of images are no further ones."""
     given = table.image[table.given]

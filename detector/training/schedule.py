@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from detector.training.ranges import above, at_least
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -13,7 +15,7 @@ class Schedule:
         kind: `step` is the paper's: times `factor` every `every_epochs`; `cosine` goes down to 0 at the end.
         factor: Of `step`.
         every_epochs: Of `step`.
-        warmup_steps: Steps over which the rate first rises from 0.
+        warmup_steps: Steps over which the rate first rises from 0; at most a quarter of all, however short the run.
     """
 
     kind: Literal["step", "cosine", "constant"] = "step"
@@ -23,18 +25,17 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if not (self.every_epochs > 0 and self.factor > 0 and self.warmup_steps >= 0):
-            raise ValueError(
-                "fit.schedule.every_epochs and fit.schedule.factor must be above 0, and warmup_steps at least 0"
-            )
+        above(self, 0, "every_epochs", "factor", part="fit.schedule")
+        at_least(self, 0, "warmup_steps", part="fit.schedule")
 
     def factor_at(self, step: int, *, steps: int, steps_per_epoch: int) -> float:
         """What to multiply the learning rate by in a step, counted from 0, of `steps`."""
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
+        warmup = min(self.warmup_steps, steps // 4)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
         if self.kind == "step":
             return self.factor ** math.floor(step / steps_per_epoch / self.every_epochs)
         if self.kind == "cosine":
-            share = (step - self.warmup_steps) / max(steps - self.warmup_steps, 1)
+            share = (step - warmup) / max(steps - warmup, 1)
             return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         return 1.0

@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
 from torch import Tensor
 
 from detector.command_line import check_folder, check_outputs
 from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
+from detector.training.checkpoint import FILE, NO_CHECKPOINT
+from detector.training.processes import was_restarted
 from detector.weights import MODEL_FILE, describe, find_weights, load_weights
 
 
@@ -39,6 +42,10 @@ def start_weights(
     side = before.size if size is None else size
     if side < 32:
         raise ValueError(f"--size is {size}, but must be at least 32")
+    if context is not None and not 0 <= 2 * context < side:
+        raise ValueError(
+            f"--context is {context}, but must be at least 0 and below half of the region's {side} pixels"
+        )
     around = round(before.context * side / before.size) if context is None else context
     classifier.preprocessing = replace(before, size=side, context=around, crop=crop or before.crop)
     # What is told of a model's origin goes with it to other machines, whose folders are none of this one's.
@@ -69,6 +76,29 @@ def body_of(network: GoogLeNet) -> dict[str, Tensor]:
         for name, tensor in without_auxiliaries(network.state_dict()).items()
         if not name.startswith("classifier.")
     }
+
+
+def resumes(output: str | Path, asked: bool, console: Console) -> bool:
+    """Whether a run goes on from the checkpoint in its folder, as it was asked to or as torchrun does by itself.
+
+    One that was stopped before its first checkpoint has learnt nothing: it starts from step 0.
+
+    Raises:
+        FileNotFoundError: It was asked to, and the folder is not there or holds a model only.
+    """
+    folder = Path(output)
+    checkpoint = folder / FILE
+    if checkpoint.is_file():
+        return asked or was_restarted()
+    if asked and (not folder.is_dir() or (folder / MODEL_FILE).exists()):
+        raise FileNotFoundError(NO_CHECKPOINT.format(checkpoint))
+    if asked:
+        console.print(
+            f"{folder}: stopped before its first checkpoint; starting from step 0",
+            markup=False,
+            soft_wrap=True,
+        )
+    return False
 
 
 def output_folder(path: str | Path, *, option: str = "output", **start: str | None) -> Path:

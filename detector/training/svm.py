@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from detector.training.sampling import RegionTable, check_iou, overlaps
+from detector.training.ranges import above, at_least, share
+from detector.training.sampling import RegionTable, overlaps
 
 MEAN_NORM = 20.0  # of features, as R-CNN scales them, which gives `regularisation` its meaning
 _BLOCK = 8192  # regions scored at a time
@@ -44,11 +45,9 @@ class SVMConfig:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
-        if min(self.first_negatives, self.passes, self.folds) < 1:
-            raise ValueError("svm.first_negatives, svm.passes and svm.folds must be at least 1")
-        if not min(self.regularisation, self.positive_weight) > 0:
-            raise ValueError("svm.regularisation and svm.positive_weight must be above 0")
-        check_iou(positive_iou=self.positive_iou, negative_iou=self.negative_iou)
+        at_least(self, 1, "first_negatives", "passes", "folds", part="svm")
+        above(self, 0, "regularisation", "positive_weight", part="svm")
+        share(self, "positive_iou", "negative_iou", part="svm")
 
 
 @dataclass(frozen=True, eq=False)

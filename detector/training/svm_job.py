@@ -15,10 +15,11 @@ from detector.region_classifier import RegionClassifier
 from detector.runtime import RuntimeName, choose_runtime
 from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.tap_classifier import TapClassifier
-from detector.training.data import DataConfig, read_regions
+from detector.training.data import DataConfig, read_regions, write_not_learnt_from
 from detector.training.display import bar, left_out
 from detector.training.features import StageFeatures, cached_features, region_features, source_of
 from detector.training.problems import Problems
+from detector.training.ranges import at_least
 from detector.training.region_picture import write_region_picture
 from detector.training.sampling import RegionTable, annotated_objects, table_summary, thinned
 from detector.training.start import output_folder, stage_name, start_weights
@@ -68,6 +69,11 @@ class SVMTraining:
     seed: int = 0
     dry_run: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 1, "grid", "batch_size")
+        at_least(self, 0, "max_positives", "max_backgrounds", "seed")
+
 
 def train_svms(config: SVMTraining, console: Console) -> Path | None:
     """Make a detector and return its file; None after a dry run.
@@ -79,10 +85,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     classifier, name = start_weights(config.weights, config.size, config.context)
     assert isinstance(classifier.network, GoogLeNet)
     config = replace(config, tap=stage_name(classifier.network, config.tap))
-    if config.grid != 1 and config.tap == "pool5":
-        raise ValueError(
-            f"--grid is {config.grid}, but pool5 is one cell; a grid needs a stage before it, as --tap inception_5b"
-        )
+    _check_grid(config, classifier)
     output = output_folder(config.output, weights=config.weights)
     console.print(f"features: {name}, {config.tap}", markup=False, soft_wrap=True)
     with bar(console, "proposals") as progress:
@@ -98,6 +101,7 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     write_region_picture(
         output / "regions.jpg", table, preprocessing=classifier.preprocessing, seed=config.seed
     )
+    write_not_learnt_from(output, table.training_set)
     if config.dry_run:
         return None
     features = _features(config, classifier, table, output, console)
@@ -121,6 +125,24 @@ def train_svms(config: SVMTraining, console: Console) -> Path | None:
     path = output / MODEL_FILE
     _write(path, config, classifier, table, labels, trained, name)
     return path
+
+
+def _check_grid(config: SVMTraining, classifier: RegionClassifier) -> None:
+    """Refuse a grid finer than the map that it averages: it would hold every cell many times."""
+    if config.grid == 1:
+        return
+    if config.tap == "pool5":
+        raise ValueError(
+            f"--grid is {config.grid}, but pool5 is one cell; a grid needs a stage before it, as --tap inception_5b"
+        )
+    assert isinstance(classifier.network, GoogLeNet)
+    size = classifier.preprocessing.size
+    with torch.inference_mode():
+        cells = classifier.network.taps(torch.zeros(1, 3, size, size), [config.tap])[config.tap].shape[-1]
+    if config.grid > cells:
+        raise ValueError(
+            f"--grid is {config.grid}, but of a region of {size} pixels {config.tap} has {cells}x{cells} cells"
+        )
 
 
 def _features(

@@ -5,8 +5,10 @@ What is not boxed may still be there, so each image says for which classes every
 away from all boxes is background for these classes, and unknown for the others.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -46,6 +48,16 @@ class AnnotatedImage:
     drawn: bool = True
     stored_side: int | None = None
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the bytes of its file: another picture under its name has another one.
+
+        Raises:
+            OSError: No such file.
+        """
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def pixels(self) -> np.ndarray:
         """RGB uint8 (height, width, 3).
 
@@ -61,10 +73,15 @@ class AnnotatedImage:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """Annotated images and the C classes that their labels count."""
+    """Annotated images and the C classes that their labels count.
+
+    Attributes:
+        kept_out: Names, with their suffixes, of annotated images that were left for others, such as to measure on.
+    """
 
     classes: tuple[DetectionClass, ...]
     images: tuple[AnnotatedImage, ...]
+    kept_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,12 +95,12 @@ class TrainingSet:
 
     def select(self, chosen: Iterable[int]) -> "TrainingSet":
         """The images at the given positions."""
-        return TrainingSet(self.classes, tuple(self.images[position] for position in chosen))
+        return replace(self, images=tuple(self.images[position] for position in chosen))
 
     def with_small_copies(self, side: int) -> "TrainingSet":
         """The images, and behind them each once more as if it had been stored at `side` x `side` pixels."""
         copies = tuple(replace(image, stored_side=side) for image in self.images)
-        return TrainingSet(self.classes, self.images + copies)
+        return replace(self, images=self.images + copies)
 
 
 def join(parts: Sequence[TrainingSet]) -> TrainingSet:
@@ -99,11 +116,11 @@ def join(parts: Sequence[TrainingSet]) -> TrainingSet:
     return TrainingSet(parts[0].classes, tuple(image for part in parts for image in part.images))
 
 
-def merged(whole: TrainingSet) -> TrainingSet:
+def merged(whole: TrainingSet, problems: Problems) -> TrainingSet:
     """The set with one image for every file: where several sources tell of it, it has the boxes of all.
 
     Left apart, each copy would take what only another has a box for as background. A class is completely labelled if
-    one of the sources says so.
+    one of the sources says so. A box that is there twice is a problem, and one of the two left out.
     """
     of_file: dict[Path, AnnotatedImage] = {}
     for image in whole.images:
@@ -117,7 +134,25 @@ def merged(whole: TrainingSet) -> TrainingSet:
                 labelled=before.labelled | image.labelled,
             )
         of_file[file] = image
-    return TrainingSet(whole.classes, tuple(of_file.values()))
+    return replace(
+        whole, images=tuple(_without_repeats(whole, image, problems) for image in of_file.values())
+    )
+
+
+def _without_repeats(whole: TrainingSet, image: AnnotatedImage, problems: Problems) -> AnnotatedImage:
+    """The image with each of its objects once; twice the same box to ignore does no harm."""
+    seen: set[tuple[float, ...]] = set()
+    kept = np.ones(len(image.labels), np.bool_)
+    for g, (box, label) in enumerate(zip(image.boxes.tolist(), image.labels.tolist(), strict=True)):
+        if label != IGNORE and (label, *box) in seen:
+            kept[g] = False
+            shown = " ".join(f"{value:g}" for value in box)
+            problems.add(
+                "box that is there twice",
+                f"{image.name}: {whole.classes[label].name} at {shown} is there twice",
+            )
+        seen.add((label, *box))
+    return image if kept.all() else replace(image, boxes=image.boxes[kept], labels=image.labels[kept])
 
 
 def image_size(path: Path) -> tuple[int, int]:

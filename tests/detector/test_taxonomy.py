@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from detector.configuration import labels_of
-from detector.taxonomy import DET200, TrainedScores, ZeroShotScores, classification_classes, membership
+from detector.taxonomy import (
+    DET200,
+    DetectionClass,
+    TrainedScores,
+    ZeroShotScores,
+    classification_classes,
+    membership,
+)
 
 
 def test_every_detection_class_has_classification_classes() -> None:
@@ -71,3 +78,8 @@ def test_classes_are_called_by_name_wordnet_id_or_a_word_of_their_own() -> None:
 def test_unknown_classes_are_named(name: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         labels_of([name], DET200)
+
+
+def test_the_few_classes_of_a_detector_are_all_named() -> None:
+    with pytest.raises(ValueError, match=r"the detector has no such class; it knows dog$"):
+        labels_of(["zebra crossing"], (DetectionClass(1, "dog"),))

@@ -1,11 +1,18 @@
 """Which image is meant, by names with and without folders, suffixes and dots."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from eval.coco import write_annotations
 from eval.coco_lists import translate_categories
-from eval.dataset import Category, ImageSet
-from eval.image_names import image_stem
+from eval.dataset import Category, ImageSet, make_annotations
+from eval.image_names import image_stem, read_name_list
+from eval.inputs import read_annotations
+from eval.voc import VOC_CLASSES
+from eval.voc import write_annotations as write_xml
 
 
 def test_only_suffixes_of_images_go() -> None:
@@ -50,3 +57,44 @@ def test_classes_of_one_name_are_told_apart_by_their_ids() -> None:
     assert translate_categories(own, known).tolist() == [1, 2, 0, -1]
     with pytest.raises(ValueError, match="have 2 classes 'crane', none of them with the id 3"):
         translate_categories([Category(3, "crane")], known)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a.jpg\n\n photo 1.jpg \nsub/b.png\n", ["a.jpg", "photo 1.jpg", "sub/b.png"]),
+        ("a 1\nb 2\n", None),
+        ("a 1\nb\n", None),  # `name index` lines, one of them wrong
+        ("a.jpg one\n", None),
+        ("a.jpg 1\n", None),
+        ("\n", None),
+    ],
+)
+def test_lists_of_names_are_told_from_those_with_an_index(
+    tmp_path: Path, text: str, names: list[str] | None
+) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    assert read_name_list(tmp_path / "list.txt") == names
+
+
+def test_a_list_of_names_chooses_images_of_every_format(tmp_path: Path) -> None:
+    images = ImageSet(np.array([3, 5, 9]), ("a.jpg", "b.jpg", "c.jpg"))
+    whole = make_annotations(
+        images, [Category(1, "cat"), Category(2, "dog")], image=[0, 1, 2, 2, 0], label=[11, 11, 7, 11, 7],
+        boxes=np.arange(20).reshape(5, 4) + np.array([0, 0, 30, 30]), last_pixel=False, difficult=[0, 0, 1, 0, 0],
+    )  # fmt: skip
+    whole = replace(whole, categories=tuple(Category(k + 1, name) for k, name in enumerate(VOC_CLASSES)))
+    write_annotations(tmp_path / "all.json", whole)
+    write_xml(tmp_path / "xml", whole)
+    (tmp_path / "list.txt").write_text("c.jpg\na.jpg\n")
+    for source, ids in (("all.json", [3, 9]), ("xml", [1, 3])):
+        found = read_annotations(tmp_path / source, image_list=tmp_path / "list.txt")
+        assert found.images.ids.tolist() == ids
+        assert [image_stem(name) for name in found.images.names] == ["a", "c"]
+        assert found.label.tolist() == [7, 7, 11, 11] and found.image.tolist() == [0, 1, 0, 1]
+        assert found.difficult.tolist() == [False, True, False, False]
+        assert found.boxes[:, 0].tolist() == [16, 8, 0, 12]
+        assert len(found.areas) == len(found.crowd) == len(found.coco_areas) == 4
+    (tmp_path / "list.txt").write_text("c.jpg\nd.jpg\n")
+    with pytest.raises(ValueError, match=r"list\.txt: d\.jpg is none of the images of .*all\.json"):
+        read_annotations(tmp_path / "all.json", image_list=tmp_path / "list.txt")

@@ -128,6 +128,37 @@ def test_svms_on_few_photos_detect_in_others(
         assert best["category_id"] == truth[seed + 1]  # even random features tell red from green
 
 
+def test_the_photos_that_were_not_learnt_from_measure(
+    run: Run, photos_of_shapes: Path, random_model: Path, tmp_path: Path
+) -> None:
+    model, truth = tmp_path / "my_detector", photos_of_shapes / "instances.json"
+    code, _, err = run(
+        "train", "svm", "--annotations", truth, "--images", photos_of_shapes / "images", "--weights", random_model,
+        *("--output", model, "--size", 32, "--data.num_proposals", 20, "--data.first", 6),
+    )  # fmt: skip
+    assert code == 0, err
+    others = model / "not_learnt_from.txt"
+    assert others.read_text() == "06.png\n07.png\n"
+    code, out, err = run(
+        "detect", "--weights", model, "--image", photos_of_shapes / "images", "--image-list", others,
+        *("--num-proposals", 20, "--score-threshold", 0, "--no-images", "--output", tmp_path / "found"),
+    )  # fmt: skip
+    assert code == 0 and "in 2 images" in out and f"10 of 12 images are not in {others}: left out" in err, err
+    found = ("--detections", tmp_path / "found" / "detections.json", "--annotations", truth)
+    code, _, err = run("eval_map", *found, "--image-list", others)
+    assert code == 0 and "warning" not in err, err
+    code, _, err = run("eval_map", *found)
+    assert code == 0 and "looked at 2 of the 8 annotated images" in err
+    others.write_text("06.png\n77.png\n")
+    code, _, err = run("eval_map", *found, "--image-list", others)
+    assert code == 2 and "not_learnt_from.txt: 77.png is none of the images of" in err
+    code, _, err = run(
+        "detect", "--weights", model, "--image", photos_of_shapes / "images", "--image-list", others,
+        *("--format", "ilsvrc", "--output", tmp_path / "found"),
+    )  # fmt: skip
+    assert code == 2 and "--format ilsvrc needs the index of each image" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "kept"),
     [((), True), (("--no-objectness",), False), (("--tap", "inception_4a"), False)],
@@ -161,6 +192,17 @@ def test_svms_keep_the_opinion_that_their_weights_have_of_boxes(
         (["--annotations", "absent.json", "--images", "x"], "absent.json"),
         (["--tap", "pool9"], "'pool9' is no stage"),
         (["--size", 8], "--size is 8"),
+        (
+            ["--context", -5],
+            "--context is -5, but must be at least 0 and below half of the region's 224 pixels",
+        ),
+        (["--grid", 0], "--grid is 0"),
+        (["--grid", 8, "--tap", "inception_5b"], "of a region of 224 pixels inception_5b has 7x7 cells"),
+        (["--batch-size", -1], "--batch-size is -1"),
+        (["--max-positives", -1], "--max-positives is -1"),
+        (["--max-backgrounds", -1], "--max-backgrounds is -1"),
+        (["--seed", -1], "--seed is -1"),
+        (["--data.num_proposals", -5], "--data.num_proposals is -5"),
         (["--batch-sizes", 8], "batch-sizes"),
     ],
 )

@@ -1,72 +1,31 @@
 """Fine-tuning as a whole: pixels or cached features, killed and resumed, one process or two."""
 
-import csv
 import json
-import os
 import pickle
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from run_logs import column
 from safetensors.torch import load_file
 
 from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
-from detector.safetensors_file import WeightsCard, write_weights_file
 from detector.taxonomy import DET200
 from detector.training.batches import FeatureBatches
-from detector.training.data import DataConfig, read_regions
+from detector.training.data import read_regions
 from detector.training.finetune import _with_head, finetune
 from detector.training.finetuning import Finetuning
-from detector.training.fit import FitConfig
 from detector.training.head import detection_head, starting_head
 from detector.training.problems import Problems
 from detector.training.sampling import BatchPlan
 from detector.training.teacher import doubted
-from detector.weights import CAFFE_INPUT, load_network, load_weights
+from detector.weights import load_network, load_weights
 
-ROOT = Path(__file__).resolve().parents[3]
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow classifier with random weights."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("start") / "start.safetensors"
-    narrow = Architecture(width=0.25)
-    wanted = replace(CAFFE_INPUT, size=32, context=2)
-    card = WeightsCard("start", "random weights for tests", "CC0", "cls1000", wanted, architecture=narrow)
-    write_weights_file(path, GoogLeNet(architecture=narrow).state_dict(), card)
-    return path
-
-
-@pytest.fixture
-def config(scenes: Path, start: Path, tmp_path: Path) -> Finetuning:
-    return Finetuning(
-        data=DataConfig(
-            [str(scenes / "instances.json")], [str(scenes / "images")], num_proposals=30,
-            proposals={"mode": "single"},
-        ),
-        fit=FitConfig(steps=4, learning_rate=0.01, averaging=0.5, log_every=1, checkpoint_every=2),
-        weights=str(start), output=str(tmp_path / "out"), freeze="pool4", cache=True, quality=True,
-        positives=4, backgrounds=8, size=32, context=2, device="cpu",
-    )  # fmt: skip
-
-
-def column(folder: str | Path, name: str) -> list[float]:
-    with (Path(folder) / "log.csv").open() as file:
-        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 def test_cached_features_teach_a_detector(config: Finetuning) -> None:
@@ -228,37 +187,6 @@ def test_a_random_head_starts_from_nothing(config: Finetuning) -> None:
         assert torch.equal(network.get_parameter("classifier.weight"), before) == same
 
 
-def test_resuming_needs_the_same_regions(config: Finetuning, scenes: Path, tmp_path: Path) -> None:
-    finetune(config, QUIET)
-    annotated = json.loads((scenes / "instances.json").read_text())
-    annotated["annotations"].pop()
-    changed = tmp_path / "changed.json"
-    changed.write_text(json.dumps(annotated))
-    data = replace(config.data, annotations=[str(changed)])
-    with pytest.raises(ValueError, match=r"other settings \(data, labels, regions\)"):
-        finetune(replace(config, data=data, resume=True), QUIET)
-
-
-def test_resuming_needs_the_same_labels_and_first_weights(
-    config: Finetuning, scenes: Path, tmp_path: Path
-) -> None:
-    annotations, weights = tmp_path / "mine.json", tmp_path / "first.safetensors"
-    annotated = json.loads((scenes / "instances.json").read_text())
-    annotations.write_text(json.dumps(annotated))
-    shutil.copy(config.weights or "", weights)
-    own = replace(config, data=replace(config.data, annotations=[str(annotations)]), weights=str(weights))
-    finetune(own, QUIET)
-    for row in annotated["annotations"]:
-        row["category_id"] = 3 - row["category_id"]
-    annotations.write_text(json.dumps(annotated))
-    with pytest.raises(ValueError, match=r"other settings \(labels\)"):
-        finetune(replace(own, resume=True), QUIET)
-    finetune(own, QUIET)
-    shutil.copy(Path(own.output) / "model.safetensors", weights)
-    with pytest.raises(ValueError, match=r"other settings \(first_weights\)"):
-        finetune(replace(own, resume=True), QUIET)
-
-
 def test_auxiliary_classifiers_train_and_go(config: Finetuning) -> None:
     path = finetune(
         replace(config, cache=False, freeze=None, auxiliary=True, fit=replace(config.fit, steps=2)), QUIET
@@ -308,8 +236,14 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
         ({"label_share": -1.0}, "--label-share is -1.0"),
         ({"teacher_objects": -1.0}, "--teacher-objects is -1.0"),
         ({"order_seed": -1}, "--order-seed is -1"),
-        ({"positives": 0}, "at least 1"),
-        ({"balance": 2.0}, "balance is 2.0"),
+        ({"positives": 0}, "--positives is 0, but must be at least 1"),
+        ({"backgrounds": -1}, "--backgrounds is -1"),
+        ({"max_positives": -1}, "--max-positives is -1"),
+        ({"max_backgrounds": -1}, "--max-backgrounds is -1"),
+        ({"quality_weight": -2.0}, "--quality-weight is -2.0"),
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"context": 16}, "--context is 16, but must be at least 0 and below half of the region's 32 pixels"),
+        ({"balance": 2.0}, "--balance is 2.0"),
         ({"head": "members"}, "--head members is for the 200 ILSVRC detection classes"),
         ({"lrn": False}, "--freeze keeps them as they are"),
         ({"width": 0.5, "freeze": None, "cache": False}, "see --no-lrn"),
@@ -318,105 +252,3 @@ def test_dry_run_and_bad_settings(config: Finetuning) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             finetune(replace(config, **change), QUIET)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Bits depend on the number of threads: as many here as in the processes that tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def command(config: Finetuning, output: Path, *more: str) -> list[str]:
-    """The command line of `config`, so that it runs in processes of its own."""
-    path = output.parent / "config.yaml"
-    settings = asdict(replace(config, output=str(output)))
-    path.write_text(json.dumps(settings))  # JSON is YAML
-    return [str(ROOT / "tools" / "train.py"), "finetune", "--config", str(path), *more]
-
-
-def wait_for_log(folder: Path, lines: int) -> None:
-    """Until the run has logged so many lines."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        log = folder / "log.csv"
-        if log.exists() and log.read_text().count("\n") > lines:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"{folder}: no {lines} lines of log in two minutes")
-
-
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def test_killed_and_resumed_ends_with_the_same_bits(
-    config: Finetuning, tmp_path: Path, one_thread: None
-) -> None:
-    config = replace(config, fit=replace(config.fit, steps=30, checkpoint_every=3))
-    finetune(replace(config, output=str(tmp_path / "whole")), QUIET)
-    killed = subprocess.Popen([sys.executable, *command(config, tmp_path / "killed")], env=ENVIRONMENT)
-    wait_for_log(tmp_path / "killed", 8)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
-    finetune(replace(config, output=str(tmp_path / "killed"), resume=True), QUIET)
-    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-    assert column(tmp_path / "killed", "loss") == column(tmp_path / "whole", "loss")
-
-
-def test_two_processes_one_of_which_dies_give_the_curve_of_one(
-    config: Finetuning, tmp_path: Path, one_thread: None
-) -> None:
-    config = replace(config, dropout=0.0, fit=replace(config.fit, steps=50, checkpoint_every=10))
-    finetune(replace(config, output=str(tmp_path / "one")), QUIET)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
-    run = subprocess.Popen(
-        [sys.executable, *torchrun, *command(config, tmp_path / "two")],
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-    )
-    wait_for_log(tmp_path / "two", 15)
-    workers = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-    if not workers.exists():
-        pytest.skip("needs /proc to find the worker processes")
-    os.kill(int(workers.read_text().split()[-1]), signal.SIGKILL)
-    _, messages = run.communicate(timeout=240)
-    assert run.returncode == 0, messages.decode()[-3000:]
-    assert b"resumed after step" in messages
-    one, two = column(tmp_path / "one", "loss"), column(tmp_path / "two", "loss")
-    assert len(one) == len(two) == 50
-    assert np.abs(np.array(one) - two).max() < 1e-3
-
-
-LOSING = """
-import os, sys, torch
-from detector.command_line import run
-from detector.training.processes import processes
-def work():
-    with processes(torch.device("cpu")) as here:
-        here.barrier()
-        if here.rank == 1:
-            os._exit(9)
-        while True:
-            here.sum(torch.ones(1))
-sys.exit(run(work))
-"""
-
-
-def test_a_process_that_dies_is_named_by_the_others() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOSING], stderr=subprocess.PIPE, text=True,
-            env=ENVIRONMENT | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    _, message = started[0].communicate(timeout=120)
-    started[1].communicate()
-    assert started[0].returncode == 2 and "error: process 0 of 2 lost another one" in message
-    assert "the last checkpoint is intact" in message and "Traceback" not in message

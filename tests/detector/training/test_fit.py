@@ -1,6 +1,9 @@
 """The loop: it learns, its average is one, and a run stopped anywhere ends as one that was not."""
 
 import csv
+import json
+import math
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch._utils import ExceptionWrapper
 
@@ -83,7 +87,7 @@ def test_the_loss_falls(run: Run, tmp_path: Path) -> None:
     assert float(log[4]["epoch"]) == 2.0
 
 
-@pytest.mark.parametrize("stop_before", [4, 7, 11])
+@pytest.mark.parametrize("stop_before", [0, 2, 4, 7, 11])
 def test_a_stopped_run_ends_with_the_same_bits(run: Run, tmp_path: Path, stop_before: int) -> None:
     expected = run("whole", MadeUp())
     with pytest.raises(KeyboardInterrupt):
@@ -95,11 +99,80 @@ def test_a_stopped_run_ends_with_the_same_bits(run: Run, tmp_path: Path, stop_be
     assert [(row["step"], row["loss"]) for row in whole] == [(row["step"], row["loss"]) for row in stopped]
 
 
+class Interrupted(MadeUp):
+    """Ctrl-C while the batch of a step is made; `asked` has the steps whose batches were."""
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__()
+        self.at, self.asked = at, list[int]()
+
+    def batch(self, step: int, share: slice) -> Batch:
+        self.asked.append(step)
+        if step == self.at:
+            signal.raise_signal(signal.SIGINT)
+        return super().batch(step, share)
+
+
+def test_a_run_goes_on_behind_the_last_step_before_ctrl_c(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(CONFIG, checkpoint_every=100)
+    expected = run("whole", MadeUp(), config)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", Interrupted(5), config)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Ctrl-C again stops at once" in capfd.readouterr().err
+    rest = Interrupted()
+    found = run("stopped", rest, config, resume=True)
+    assert rest.asked == list(range(5, 12))
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+
+
+def test_a_second_ctrl_c_stops_at_once(run: Run) -> None:
+    class Twice(Interrupted):
+        def batch(self, step: int, share: slice) -> Batch:
+            found = super().batch(step, share)
+            if step == self.at:
+                signal.raise_signal(signal.SIGINT)
+                self.asked.append(-1)
+            return found
+
+    batches = Twice(5)
+    with pytest.raises(KeyboardInterrupt):
+        run("a", batches)
+    assert batches.asked[-1] == 5
+
+
+def test_there_is_a_checkpoint_every_minute(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, checkpoint_every=100)
+    expected = run("whole", MadeUp(), config)
+    monkeypatch.setattr("detector.training.fit._SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", MadeUp(3), config)
+    rest = Interrupted()
+    found = run("stopped", rest, config, resume=True)
+    assert rest.asked[0] == 3
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+
+
+def test_an_older_checkpoint_stays_until_there_is_something_to_lose(run: Run, tmp_path: Path) -> None:
+    run("a", MadeUp())
+    before = (tmp_path / "a" / FILE).read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        run("a", MadeUp(2))
+    assert (tmp_path / "a" / FILE).read_bytes() == before
+
+
 def test_resuming_needs_the_same_run(run: Run, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint to resume from"):
         run("a", MadeUp(), resume=True)
     run("a", MadeUp())
-    with pytest.raises(ValueError, match=r"other settings \(a\)"):
+    with pytest.raises(ValueError, match=r"other settings \(a 1, now 2\)"):
         fit(
             small_network(), MadeUp(), losses, CONFIG, folder=tmp_path / "a", settings={"a": 2}, seed=0,
             resume=True, console=Console(quiet=True), device=torch.device("cpu"),
@@ -113,7 +186,8 @@ def test_weights_that_have_diverged_are_not_kept(run: Run, tmp_path: Path) -> No
     config = replace(CONFIG, learning_rate=1e38, log_every=100, schedule=Schedule("constant"))
     with pytest.raises(ValueError, match="the last checkpoint is intact"):
         run("a", MadeUp(), config)
-    assert not (tmp_path / "a" / FILE).exists()
+    with safe_open(tmp_path / "a" / FILE, "pt") as file:
+        assert json.loads(file.metadata()["about"])["step"] == 0
 
 
 def test_average_is_the_exponential_average_of_the_weights(run: Run) -> None:
@@ -163,15 +237,32 @@ def test_frozen_layers_stay(tmp_path: Path) -> None:
     assert not torch.equal(found.state_dict()["4.weight"], small_network().state_dict()["4.weight"])
 
 
-def test_nonsense_is_refused(run: Run) -> None:
-    for config, words in (
-        (replace(CONFIG, learning_rate=0.0), "learning_rate is 0.0"),
-        (replace(CONFIG, averaging=1.0), "averaging is 1.0"),
-        (replace(CONFIG, steps=0), "0 steps of training"),
-        (replace(CONFIG, learning_rate=1e30, steps=40), "the loss is nan"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            run("a", MadeUp(), config)
+def test_a_loss_that_is_no_number_ends_the_run(run: Run) -> None:
+    with pytest.raises(ValueError, match="the loss is nan"):
+        run("a", MadeUp(), replace(CONFIG, learning_rate=1e30, steps=40))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"epochs": math.inf}, {"steps": 0}, {"averaging": 1.0},
+        {"momentum": -1.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"clip_norm": -1.0}, {"clip_norm": 0.0},
+        {"workers": -1}, {"evaluate_every": -1}, {"log_every": 0}, {"checkpoint_every": 0},
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_named(change: dict[str, float]) -> None:
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=rf"--fit\.{name} is {value}, but must"):
+        FitConfig(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(24, 6), (3, 0), (396, 99), (400, 100), (4000, 100)])
+def test_a_warm_up_is_no_longer_than_a_quarter_of_the_run(steps: int, warmup: int) -> None:
+    for kind in ("step", "cosine", "constant"):
+        schedule = Schedule(kind, warmup_steps=100)
+        factors = [schedule.factor_at(step, steps=steps, steps_per_epoch=steps) for step in range(steps)]
+        assert factors[:warmup] == [(step + 1) / (warmup + 1) for step in range(warmup)]
+        assert factors[warmup] == 1.0
 
 
 @pytest.mark.parametrize("change", [{"every_epochs": 0}, {"factor": 0}, {"warmup_steps": -1}])

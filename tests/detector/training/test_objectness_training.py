@@ -154,9 +154,9 @@ def test_bad_settings(config: ObjectnessTraining) -> None:
     quiet = Console(quiet=True)
     with pytest.raises(ValueError, match=r"added to a \.safetensors model"):
         train_objectness(replace(config, weights="bvlc"), quiet)
-    with pytest.raises(ValueError, match=r"fit\.epochs, .* must be at least 1"):
+    with pytest.raises(ValueError, match=r"--fit\.epochs is 0, but must be at least 1"):
         ObjectnessFit(epochs=0)
-    with pytest.raises(ValueError, match=r"fit\.learning_rate, .* must be at least 0"):
+    with pytest.raises(ValueError, match=r"--fit\.learning_rate is -1, but must be at least 0"):
         ObjectnessFit(learning_rate=-1)
     with pytest.raises(ValueError, match="none of the images has a box"):
         fit_objectness([], GoogLeNet(0), config.fit, device=torch.device("cpu"), seed=0)

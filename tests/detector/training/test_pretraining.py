@@ -1,6 +1,7 @@
 """Pretraining: auxiliary classifiers, batches of images, and a run from folders to weights."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,13 +88,19 @@ def test_resuming_needs_the_same_labels(images: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     listed.write_text("".join(f"{name} 0\n" for name in names))
     pretrain(config, QUIET)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(images, elsewhere)
+    pretrain(replace(config, images=str(elsewhere), resume=True), QUIET)
     listed.write_text("".join(f"{name} 1\n" for name in names))
     with pytest.raises(ValueError, match=r"other settings \(labels\)"):
         pretrain(replace(config, resume=True), QUIET)
 
 
-@pytest.mark.parametrize("change", [{"images_per_batch": 0}, {"size": 0}])
-def test_numbers_out_of_range_are_named(images: Path, tmp_path: Path, change: dict[str, int]) -> None:
-    config = Pretraining(images=str(images), output=str(tmp_path))
-    with pytest.raises(ValueError, match=r"--(images-per-batch|size) is 0, but must be at least"):
-        pretrain(replace(config, **change), QUIET)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "change",
+    [{"images_per_batch": 0}, {"size": 0}, {"seed": -1}, {"dropout": 3.0}, {"colour_strength": -3.0}],
+)
+def test_numbers_out_of_range_are_named(change: dict[str, float]) -> None:
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} is {value}, but must"):
+        Pretraining(**change)  # type: ignore[arg-type]

@@ -76,5 +76,5 @@ def test_a_network_sees_the_copy(data: DataConfig) -> None:
 
 
 def test_too_small_is_refused(data: DataConfig) -> None:
-    with pytest.raises(ValueError, match=r"--data\.small_copies is 3, but must be at least 16 pixels"):
+    with pytest.raises(ValueError, match=r"--data\.small_copies is 3, but must be at least 16"):
         read_data(replace(data, small_copies=3), Problems())

@@ -1,5 +1,6 @@
 """Features kept on disk: the same as computed, gone on with after a stop, and never those of other settings."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detector.googlenet import GoogLeNet
 from detector.images import read_image
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.regions import warp_regions
 from detector.taxonomy import DET200, TrainedScores
-from detector.training.features import StageFeatures, cached_features, region_features
+from detector.training.features import StageFeatures, cached_features, fingerprint, region_features
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.training.sampling import RegionTable, region_table
@@ -77,6 +79,24 @@ def test_cache_goes_on_after_a_stop_and_forgets_other_settings(tmp_path: Path, t
     found = cached_features(path, table, partial(stopping, stop_after=None), key={"tap": "c"})
     np.testing.assert_allclose(found, np.concatenate(list(blocks(table, 0))), rtol=2e-3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.json", "features.npy"]
+
+
+def test_features_of_another_picture_of_the_same_size_in_bytes_are_others(
+    tmp_path: Path, scenes: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for file in (scenes / "images").iterdir():
+        Image.open(file).save(tmp_path / "images" / file.name, format="BMP")
+    boxes = np.array([[0, 0, 60, 60]], np.float32)
+
+    def found() -> str:
+        data = read_training_set(scenes / "instances.json", tmp_path / "images", Problems("refuse"))
+        return fingerprint(region_table(data, lambda _: boxes), {})
+
+    before = found()
+    assert found() == before
+    shutil.copy(tmp_path / "images" / "1.png", tmp_path / "images" / "0.png")
+    assert found() != before
 
 
 def test_stage_features_are_the_networks_taps() -> None:
