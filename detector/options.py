@@ -96,8 +96,14 @@ def read_config(path: str | Path, **changes: Any) -> DetectorConfig:
 
 
 def detector_config(arguments: Namespace, **changes: Any) -> DetectorConfig:
-    """The parsed options of a detector, other options left out, as a configuration with `changes`."""
+    """The parsed options of a detector, other options left out, as a configuration with `changes`.
+
+    Raises:
+        ValueError: `proposals` is no group of options.
+    """
     values = arguments.as_dict()
+    if not isinstance(values["proposals"], dict):
+        raise ValueError(f"proposals is {values['proposals']}, but must be options, such as mode: fast")
     return DetectorConfig(**{field.name: values[field.name] for field in fields(DetectorConfig)} | changes)
 
 

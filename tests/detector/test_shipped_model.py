@@ -119,4 +119,7 @@ def test_the_configurations_say_what_they_should() -> None:
     paper = read_config(CONFIGS / "paper_ilsvrc14.yaml")
     assert paper.exact and paper.proposals["superpixel_scale"] == 2
     assert default.box_voting and paper.box_voting is None  # the paper's boxes are proposals
+    assert (
+        DetectorConfig().soft_nms and default.soft_nms is paper.soft_nms is None
+    )  # R-CNN's suppression is hard
     assert read_config(CONFIGS / "zero_shot.yaml").weights == "bvlc"

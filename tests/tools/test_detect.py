@@ -288,6 +288,7 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         (["--config", "high.yaml"], 'high.yaml: Parser key "score_threshold"'),
         (["--config", "x.png"], "x.png: is no text"),
         (["--config", "none.yaml", "--image", "x.png"], "weights names no model"),
+        (["--config", "three.yaml", "--image", "x.png"], "proposals is 3, but must be options, such as mode"),
         (["--image", "x.png", "--frobnicate"], "--frobnicate"),
     ],
 )
@@ -304,6 +305,7 @@ def test_one_sentence_for_every_mistake(
     (tmp_path / "broken.yaml").write_text("image: [x.png\n")
     (tmp_path / "high.yaml").write_text("score_threshold: high\n")
     (tmp_path / "none.yaml").write_text("weights: []\n")
+    (tmp_path / "three.yaml").write_text("proposals: 3\n")
     Image.new("RGB", (30, 20)).save(tmp_path / "x.png")
     if "--weights" not in arguments and "none.yaml" not in arguments:
         arguments = [*arguments, "--weights", str(random_model)]
