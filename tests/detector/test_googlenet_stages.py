@@ -226,6 +226,7 @@ def test_checkpointing_changes_nothing_but_memory(architecture: Architecture, co
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 @pytest.mark.parametrize("architecture", NORMS)
 def test_checkpointing_may_be_compiled(architecture: Architecture) -> None:
     """Without the C++ compiler, whose work takes minutes. A batch counts once in the statistics here, too."""

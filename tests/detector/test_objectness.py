@@ -95,7 +95,9 @@ def test_exact_means_every_box_and_agrees_where_both_look(model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     boxes = boxes_in(30, 80, 60, seed=2)
     seen: list[int] = []
-    config = DetectorConfig(weights=str(model), score_threshold=0.0, nms_iou=1.0, num_proposals=10)
+    config = DetectorConfig(
+        weights=str(model), score_threshold=0.0, nms_iou=1.0, soft_nms=None, num_proposals=10
+    )
     fast, exact = build_detector(config), build_detector(replace(config, exact=True, max_detections=10_000))
     assert exact.max_boxes is None
     few = fast(image, boxes=boxes, progress=lambda done, total: seen.append(total))
@@ -118,7 +120,9 @@ def test_exact_means_every_box_and_agrees_where_both_look(model: Path) -> None:
 def test_the_expected_fit_is_a_factor_of_all_scores(model: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     boxes = boxes_in(8, 80, 60, seed=3)
-    config = DetectorConfig(weights=str(model), score_threshold=0.0, nms_iou=1.0, num_proposals=8)
+    config = DetectorConfig(
+        weights=str(model), score_threshold=0.0, nms_iou=1.0, soft_nms=None, num_proposals=8
+    )
     with_factor = build_detector(config)
     assert isinstance(with_factor.choose, BoxChooser)
     chosen, fit = with_factor.choose(image, boxes)

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_a_second_ctrl_c_stops_at_once(run: Run) -> None:
             found = super().batch(step, share)
             if step == self.at:
                 signal.raise_signal(signal.SIGINT)
+                time.sleep(60)  # which the signal ends
                 self.asked.append(-1)
             return found
 
