@@ -78,7 +78,8 @@ def _blob(message: memoryview, name: str, filled: int) -> np.ndarray:
             shape = _dimensions(value)
         elif number in (5, 8) and isinstance(value, memoryview):  # packed, or one number a field
             parts.append(np.frombuffer(value, "<f4" if number == 5 else "<f8"))
-    data = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    with np.errstate(over="ignore"):  # a number beyond float32 is infinite
+        data = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
     if shape is None:  # inner products are (1, 1, out, in) then, biases (1, 1, 1, out)
         shape = tuple(old_shape.values())
         if shape[:filled] == (1,) * filled:

@@ -70,6 +70,11 @@ def detect_files(
             )
         only_listed = ImageSet(np.arange(len(listed)), tuple(listed))
         images = _those_of(only_listed, images, console, f"in {image_list}")
+        if len(images) < len(listed):
+            absent = (
+                f"{len(listed) - len(images)} of {len(listed)} images in {image_list} are not among --image"
+            )
+            console.print(absent, markup=False, soft_wrap=True)
     if only is not None:
         images = _those_of(only, images, console, "annotated")
     indices = read_image_list(image_list) if image_list and listed is None else None

@@ -14,7 +14,7 @@ def image_stem(name: str | PurePath) -> str:
 
 
 def read_name_list(path: str | Path) -> list[str] | None:
-    """The lines of a file that names images, one a line; None where it is another one, such as of `name index` lines.
+    """What the lines of a file name, each image once; None where it is another file, such as of `name index` lines.
 
     A name with blanks in it is one if it ends as a file of an image does.
 
@@ -23,4 +23,4 @@ def read_name_list(path: str | Path) -> list[str] | None:
     """
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     alone = all(len(name.split()) == 1 or PurePath(name).suffix.lower() in IMAGE_SUFFIXES for name in names)
-    return names if names and alone else None
+    return list(dict.fromkeys(names)) if names and alone else None

@@ -51,7 +51,12 @@ def argument_parser() -> ArgumentParser:
     add("--overwrite", action="store_true", help="start afresh where the folder holds shards already")
     add("--export", nargs="+", type=ExportFormat, default=[], help="also write these, into --output")
     add("--annotations", type=str | None, metavar="PATH", help="COCO JSON, ILSVRC or VOC XML: for recall")
-    add("--image-list", type=str | None, metavar="FILE", help="lines `name index`: the images that count")
+    add(
+        "--image-list",
+        type=str | None,
+        metavar="FILE",
+        help="images that count: lines `name`, or of XML `name index`",
+    )
     add("--images-per-shard", type=int, default=IMAGES_PER_SHARD, help="a stopped run repeats at most these")
     parser.add_class_arguments(SelectiveSearch, "proposals")
     return parser
@@ -191,7 +196,7 @@ def _in_file_order(path: str, annotations: "Annotations") -> list[tuple[str, int
         return [(name, image_stem(name)) for name in images.names]
     names = dict(zip(images.ids.tolist(), images.names, strict=True))
     ids = [int(row["id"]) for row in coco.read_file(path).images or []] if is_json(path) else list(names)
-    return [(names[image_id], image_id) for image_id in ids]
+    return [(names[image_id], image_id) for image_id in ids if image_id in names]  # a list may leave some out
 
 
 def _lines(path: str) -> list[str]:

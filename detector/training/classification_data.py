@@ -25,12 +25,12 @@ class LabelledImages:
         return len(self.paths)
 
     def fingerprint(self) -> str:
-        """What tells these images and labels from any others, wherever the folder of all images lies."""
+        """What tells these images (by names and sizes of files) and labels from others, wherever their folder lies."""
         digest = hashlib.sha256(repr(self.labels).encode())
         names = [os.path.abspath(path) for path in self.paths]
         start = len(os.path.commonpath([os.path.dirname(name) for name in names]))
         for name in names:
-            digest.update(os.fsencode(name[start:]) + b"\n")
+            digest.update(os.fsencode(name[start:]) + f" {os.stat(name).st_size}\n".encode())
         return digest.hexdigest()
 
 

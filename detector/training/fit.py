@@ -113,7 +113,8 @@ def fit(
         folder: Takes `checkpoint.safetensors`, `log.csv`, `curves.png` and `tensorboard/`.
         settings: What the result depends on: a checkpoint of other settings is not resumed, see `load_checkpoint`.
         seed: Of dropout.
-        resume: Go on from the checkpoint. There is one from the start on, at least every minute, and after Ctrl-C.
+        resume: Go on from the checkpoint. There is one from the start on, at least every minute, and after Ctrl-C
+            of a run of one process.
         here: This process among those of the run.
         evaluate: Measures a network: columns of the log by name; all processes call it.
 

@@ -15,14 +15,16 @@ _STOPPING = b"\nstopping after this step; Ctrl-C again stops at once\n"
 def interruptible(active: bool) -> Iterator[Callable[[], bool]]:
     """Give a function that says whether Ctrl-C was pressed within; a second one interrupts as usual.
 
+    Where Ctrl-C is ignored, as in a run that a shell put into the background, it goes on being so.
+
     Args:
         active: False changes nothing: several processes would end after different steps.
     """
     asked = False
-    if not active or threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if not active or before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def note(_signal: int, _frame: FrameType | None) -> None:
         nonlocal asked

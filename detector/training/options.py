@@ -60,8 +60,16 @@ def training_configuration(arguments: Namespace, configuration: type[Configurati
     for name in SHORT if _reads_boxes(configuration) else ():
         given = values.pop(name, None)
         if given is not None:
-            values["data"][name] = given
+            _part("data", values)[name] = given
     return _built(configuration, values)
+
+
+def _part(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The options of a part, which are nothing else."""
+    found = values[name]
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is {found}, but must be options, such as --{name}.* on the command line")
+    return found
 
 
 def _reads_boxes(configuration: type) -> bool:
@@ -78,7 +86,7 @@ def _built(configuration: type[Configuration], values: dict[str, Any]) -> Config
     types = get_type_hints(configuration)
     return configuration(
         **{
-            name: _built(types[name], values[name]) if is_dataclass(types[name]) else values[name]
+            name: _built(types[name], _part(name, values)) if is_dataclass(types[name]) else values[name]
             for name in (field.name for field in fields(configuration))  # type: ignore[arg-type]
         }
     )

@@ -42,6 +42,8 @@ def mean_ap_of(
         detector = RCNN(
             proposals=lambda image: np.empty((0, 4), np.float32),
             scorer=RegionScorer(classifier, device=device),
+            nms_iou=0.3,  # as in the configurations that a mean AP is measured with
+            soft_nms=None,
             score_threshold=0.0,
         )
         evaluator = DetectionEvaluator(categories=categories)

@@ -68,6 +68,7 @@ def test_classes_of_one_name_are_told_apart_by_their_ids() -> None:
         ("a.jpg one\n", None),
         ("a.jpg 1\n", None),
         ("\n", None),
+        ("a.jpg\nb.jpg\na.jpg\n", ["a.jpg", "b.jpg"]),
     ],
 )
 def test_lists_of_names_are_told_from_those_with_an_index(

@@ -146,6 +146,17 @@ def test_ilsvrc_text_takes_indices_from_the_list(
     assert {line.split()[0] for line in lines} == {"11", "22"}
 
 
+def test_a_list_of_names_chooses_and_what_is_absent_is_told(
+    detect: Detect, random_model: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "list.txt").write_text("coffee.png\ngone.png\n")
+    images = (photos / "chelsea.png", photos / "coffee.png")
+    arguments = ("--weights", random_model, "--num-proposals", 3, "--no-images")
+    code, _, err = detect("--image", *images, *arguments, "--image-list", "list.txt")
+    assert code == 0 and "1 of 2 images are not in list.txt: left out" in err
+    assert "1 of 2 images in list.txt are not among --image" in err
+
+
 def test_only_the_classes_asked_for(detect: Detect, random_model: Path, photos: Path, tmp_path: Path) -> None:
     arguments = ("--image", photos / "chelsea.png", "--weights", random_model, "--num-proposals", 3)
     code, _, _ = detect(*arguments, "--score-threshold", 0, "--classes", "dog", "cat")

@@ -233,6 +233,24 @@ def test_annotations_of_other_images_are_refused_before_the_work(
     assert not (tmp_path / "boxes").exists()
 
 
+def test_exports_of_listed_images_of_coco(propose: Propose, tmp_path: Path, photos: Path) -> None:
+    names = ["a.png", "b.png"]
+    truth = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "x"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9]}],
+    }
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    (tmp_path / "list.txt").write_text(names[1] + "\n")
+    run = propose(
+        "--image", photos / names[1], "--annotations", tmp_path / "t.json", "--image-list", tmp_path / "list.txt",
+        "--output", tmp_path / "boxes", "--export", "detectron2",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    with (tmp_path / "boxes" / "detectron2.pkl").open("rb") as file:
+        assert pickle.load(file)["ids"] == [1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

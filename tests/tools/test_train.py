@@ -213,6 +213,14 @@ def test_bad_input_is_one_sentence(
     assert code == 2 and message in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("data", ["3", "null", "[a.json]"])
+def test_a_part_of_a_file_is_options(run: Run, tmp_path: Path, data: str) -> None:
+    (tmp_path / "wrong.yaml").write_text(f"data: {data}\n")
+    for more in ((), ("--annotations", "a.json")):
+        code, _, err = run("train", "svm", "--config", tmp_path / "wrong.yaml", *more)
+        assert code == 2 and "data is " in err and "Traceback" not in err
+
+
 def test_configs_are_valid(run: Run) -> None:
     for path in sorted((TOOLS.parent / "configs").glob("svm*.yaml")):
         code, out, err = run("train", "svm", "--config", path, "--print_config")

@@ -130,7 +130,7 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("--images", nargs="+", required=True, metavar="PATH", help="files, folders, glob patterns")
     add("--annotations", required=True, metavar="PATH", help="COCO JSON, or ILSVRC or VOC XML")
-    add("--image-list", metavar="FILE", help="lines `name index`: the images that count (XML only)")
+    add("--image-list", metavar="FILE", help="images that count: lines `name`, or of XML `name index`")
     add("--every", type=at_least_one, default=1, metavar="N", help="take every Nth annotated image")
     add("--repeats", type=at_least_one, default=1, metavar="N", help="turns of each side on each image")
     add("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help=", ".join(SIDES))

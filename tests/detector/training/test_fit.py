@@ -100,6 +100,14 @@ def test_a_stopped_run_ends_with_the_same_bits(run: Run, tmp_path: Path, stop_be
     assert [(row["step"], row["loss"]) for row in whole] == [(row["step"], row["loss"]) for row in stopped]
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A shell that puts the tests into the background lets them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupted(MadeUp):
     """Ctrl-C while the batch of a step is made; `asked` has the steps whose batches were."""
 
@@ -115,7 +123,7 @@ class Interrupted(MadeUp):
 
 
 def test_a_run_goes_on_behind_the_last_step_before_ctrl_c(
-    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str], heeds_ctrl_c: None
 ) -> None:
     config = replace(CONFIG, checkpoint_every=100)
     expected = run("whole", MadeUp(), config)
@@ -131,7 +139,17 @@ def test_a_run_goes_on_behind_the_last_step_before_ctrl_c(
         assert torch.equal(found.state_dict()[name], tensor), name
 
 
-def test_a_second_ctrl_c_stops_at_once(run: Run) -> None:
+def test_ctrl_c_is_ignored_where_it_was_before(run: Run) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        batches = Interrupted(5)
+        run("a", batches)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert batches.asked == list(range(12))
+
+
+def test_a_second_ctrl_c_stops_at_once(run: Run, heeds_ctrl_c: None) -> None:
     class Twice(Interrupted):
         def batch(self, step: int, share: slice) -> Batch:
             found = super().batch(step, share)

@@ -102,7 +102,10 @@ def test_classification_folders_and_lists(tmp_path: Path) -> None:
     for name in ("n01440764/a.JPEG", "n01443537/b.jpg", "n01443537/c.png"):
         picture(tmp_path / "cls" / name)
     found = read_folders(tmp_path / "cls", Problems("refuse"))
+    told = found.fingerprint()
     assert found.labels == (0, 1, 1) and len(found.classes) == 1000
+    picture(tmp_path / "cls" / "n01440764" / "a.JPEG", (90, 70))
+    assert read_folders(tmp_path / "cls", Problems("refuse")).fingerprint() != told
     (tmp_path / "cls" / "zebra").mkdir()
     with pytest.raises(ValueError, match="zebra: is none of the 1000 ILSVRC classes"):
         read_folders(tmp_path / "cls", Problems())

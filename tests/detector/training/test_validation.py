@@ -42,8 +42,8 @@ def test_only_classes_that_are_known_count(
     )
 
     class Canned:
-        def __init__(self, **_: Any) -> None:
-            pass
+        def __init__(self, **settings: Any) -> None:
+            assert (settings["nms_iou"], settings["soft_nms"]) == (0.3, None)  # as configs/ for a mean AP
 
         def __call__(self, image: np.ndarray, *, boxes: np.ndarray) -> Detections:
             return next(found)
