@@ -78,8 +78,10 @@ def _blob(message: memoryview, name: str, filled: int) -> np.ndarray:
             shape = _dimensions(value)
         elif number in (5, 8) and isinstance(value, memoryview):  # packed, or one number a field
             parts.append(np.frombuffer(value, "<f4" if number == 5 else "<f8"))
-    with np.errstate(over="ignore"):  # a number beyond float32 is infinite
+    with np.errstate(over="ignore"):  # refused below
         data = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    if not np.isfinite(data).all():
+        raise ValueError(f"{name} has values that are no finite float32 numbers")
     if shape is None:  # inner products are (1, 1, out, in) then, biases (1, 1, 1, out)
         shape = tuple(old_shape.values())
         if shape[:filled] == (1,) * filled:
