@@ -16,6 +16,7 @@ from eval.atomic import writing
 from eval.bootstrap import Comparison, Interval
 from eval.errors import CAUSES, ErrorBreakdown
 from eval.evaluation import ClassResult, Evaluation
+from eval.operating_points import AllClasses
 
 _EXTREMES = 10  # classes named as worst and best
 
@@ -25,21 +26,29 @@ def print_evaluation(
     *,
     interval: Interval | None = None,
     breakdown: ErrorBreakdown | None = None,
+    together: AllClasses | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the per-class table, the worst and best classes, the causes of error, and the means."""
+    """Print the per-class table, the worst and best classes, the causes of error, all classes, and the means."""
     console = console or Console()
     console.print(_class_table("classes", result.classes))
     ranked = sorted(result.counted, key=lambda row: row.ap)
     if len(ranked) > 2 * _EXTREMES:
         console.print(_class_table("worst classes", ranked[:_EXTREMES]))
         console.print(_class_table("best classes", ranked[: -_EXTREMES - 1 : -1]))
+    at = " at IoU 0.50" if result.protocol == "coco" else ""
     if breakdown:
-        at = " at IoU 0.50" if result.protocol == "coco" else ""
         table = _table(f"what the errors cost{at}", "cause", "number", "mean AP without", "gain")
         for cause in CAUSES:
             without, gain = breakdown.mean_ap_without[cause], breakdown.gain(cause)
             table.add_row(cause, f"{breakdown.counts[cause]:,}", f"{without:.4f}", f"{gain:+.4f}")
+        console.print(table)
+    if together and any(point.detections for point in together.points):
+        title = f"all classes together{at}: average precision {_figure(together.average_precision)}"
+        table = _table(title, "score at least", "detections", "precision", "recall")
+        for point in together.points:
+            shares = _figure(point.precision), _figure(point.recall)
+            table.add_row(f"{point.score:g}", f"{point.detections:,}", *shares)
         console.print(table)
     console.print(headline(result, interval), highlight=False, soft_wrap=True)
 
@@ -122,9 +131,13 @@ def _table(title: str, name: str, *figures: str) -> Table:
 def _class_table(title: str, rows: Sequence[ClassResult]) -> Table:
     table = _table(title, "class", "id", "AP", "recall", "boxes", "detections")
     for row in rows:
-        figures = ("-" if math.isnan(value) else f"{value:.4f}" for value in (row.ap, row.recall))
+        figures = map(_figure, (row.ap, row.recall))
         table.add_row(escape(row.name), str(row.id), *figures, f"{row.num_gt:,}", f"{row.num_detections:,}")
     return table
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def as_json(
@@ -133,6 +146,7 @@ def as_json(
     interval: Interval | None = None,
     breakdown: ErrorBreakdown | None = None,
     comparison: Comparison | None = None,
+    together: AllClasses | None = None,
 ) -> dict[str, Any]:
     """The result as plain values; what is undefined (no ground truth) is None."""
     content: dict[str, Any] = {
@@ -152,6 +166,11 @@ def as_json(
         content["errors"] = {
             cause: {"count": breakdown.counts[cause], "mean_ap_without": breakdown.mean_ap_without[cause]}
             for cause in CAUSES
+        }
+    if together:
+        content["all_classes"] = {
+            "average_precision": together.average_precision,
+            "from_score": [point._asdict() for point in together.points],
         }
     if comparison:
         first, second, equal = comparison.wins

@@ -174,6 +174,7 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     from eval.bootstrap import REPLICATES, bootstrap_mean_ap, compare
     from eval.errors import break_down
     from eval.evaluation import Evaluation
+    from eval.operating_points import all_classes
     from eval.protocols import evaluate
 
     check_files(arguments)
@@ -198,11 +199,14 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     interval = bootstrap_mean_ap(result, replicates=draws) if draws else None
     breakdown = break_down(result) if arguments.errors or arguments.html else None
     comparison = compare(result, other, replicates=draws) if other else None
+    together = all_classes(result)
     names = arguments.detections.name, ""
     if other:
         names = summary.short_names(arguments.detections, arguments.compare)
     if arguments.json:  # files first: whoever reads what is printed may go away
-        content = summary.as_json(result, interval=interval, breakdown=breakdown, comparison=comparison)
+        content = summary.as_json(
+            result, interval=interval, breakdown=breakdown, comparison=comparison, together=together
+        )
         summary.write_json(arguments.json, content)
     if arguments.csv:
         summary.write_csv(arguments.csv, result)
@@ -213,7 +217,9 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
             arguments.html, result, title=names[0], interval=interval, breakdown=breakdown,
             comparison=comparison, other_title=names[1],
         )  # fmt: skip
-    summary.print_evaluation(result, interval=interval, breakdown=breakdown if arguments.errors else None)
+    summary.print_evaluation(
+        result, interval=interval, breakdown=breakdown if arguments.errors else None, together=together
+    )
     if comparison and other:
         summary.print_comparison(comparison, result, other, names=names)
     return 0
