@@ -18,7 +18,7 @@ from detector.rcnn import RCNN
 from detector.region_classifier import RegionClassifier
 from detector.region_scorer import RegionScorer, Scorer
 from detector.taxonomy import DetectionClass
-from detector.weights import WeightsRecord, find_weights, load_objectness, load_weights
+from detector.weights import WeightsRecord, find_weights, load_fit, load_objectness, load_weights
 from proposals import ProposalFile, SelectiveSearch
 from proposals.selective_search import usable_cores
 
@@ -104,7 +104,7 @@ def build_detector(config: DetectorConfig) -> RCNN:
             f"cascade is {config.cascade}, but there is one model: it is for those after the first"
         )
     networks = [load_weights(source, temperature=config.temperature) for source in found]
-    scorer = _scorer(config, networks)
+    scorer = _scorer(config, found, networks)
     most = None if config.exact else config.num_proposals
     choose = _chooser(config, found[0], networks[0]) if config.objectness else None
     return RCNN(
@@ -125,18 +125,25 @@ def build_detector(config: DetectorConfig) -> RCNN:
     )
 
 
-def _scorer(config: DetectorConfig, networks: list[RegionClassifier]) -> Scorer:
-    """What is in each box: one network, or the ensemble of several."""
+def _scorer(
+    config: DetectorConfig, found: list[WeightsRecord | Path], networks: list[RegionClassifier]
+) -> Scorer:
+    """What is in each box: one network, or the ensemble of several.
+
+    What a network says of the fit of boxes counts beside the objectness, and with the context it has learnt with.
+    """
+    fit_counts = config.objectness and config.context is None
     members = [
         RegionScorer(
             network,
+            fit=load_fit(source) if fit_counts else None,
             context=config.context,
             batch_size=config.batch_size,
             runtime=config.runtime,
             device=choose_device(config.device),
             precision="float32" if config.exact else config.precision,
         )
-        for network in networks
+        for source, network in zip(found, networks, strict=True)
     ]
     if len(members) == 1 and config.member_weights is None:
         return members[0]

@@ -4,12 +4,28 @@ Szegedy et al., *Going deeper with convolutions*, section 8: an ensemble of six 
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from detector.nms import diverse_order
-from detector.region_scorer import HIGHEST_SCORE, Progress, Scorer, no_progress
+from detector.region_fit import highest_fit, joint_fit
+from detector.region_scorer import HIGHEST_SCORE, Progress, no_progress
 from detector.stage_timer import StageTimer
+from detector.taxonomy import DetectionClass
+
+
+class Member(Protocol):
+    """Anything that looks at the boxes of an image, such as `RegionScorer`."""
+
+    classes: tuple[DetectionClass, ...]
+    tells_fit: bool
+
+    def look(
+        self, image: np.ndarray, boxes: np.ndarray, /, *, timer: StageTimer, progress: Progress
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """RGB uint8 (H, W, 3), boxes (N, 4) -> scores (N, C) float32, logits (N,) of their fit or None."""
+        ...
 
 
 class Ensemble:
@@ -28,7 +44,7 @@ class Ensemble:
 
     def __init__(
         self,
-        members: Sequence[Scorer],
+        members: Sequence[Member],
         *,
         weights: Sequence[float] | None = None,
         cascade: int | None = None,
@@ -49,6 +65,7 @@ class Ensemble:
         self.weights = [weight / sum(weights) for weight in weights]
         self.cascade = cascade
         self.classes = members[0].classes
+        self.tells_fit = any(member.tells_fit for member in members)
 
     def __call__(
         self,
@@ -63,36 +80,43 @@ class Ensemble:
     ) -> np.ndarray:
         """Mean class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,).
 
-        A region is left alone as soon as its mean cannot reach `score_threshold`, whatever those may say who have not
-        looked yet; these count as 0 then, so it stays below the threshold.
+        Where members tell of the fit of boxes, the factors of what they have seen are the `joint_fit` of those given
+        and of what these tell. A region is left alone as soon as its score cannot reach `score_threshold`, whatever
+        those may say who have not looked yet; these count as 0 then, so it stays below the threshold.
         """
         timer = timer or StageTimer()
         first, *others = self.members
-
-        def ask(member: Scorer, rows: np.ndarray, done: int, ahead: int) -> np.ndarray:
-            return member(
-                image,
-                boxes[rows],
-                factors=None if factors is None else factors[rows],
-                score_threshold=0.0,
-                timer=timer,
-                progress=lambda now, _: progress(done + now, done + ahead),
-            )
-
         seen_by_all = len(boxes) if self.cascade is None else min(self.cascade, len(boxes))
         done, ahead = 0, len(boxes) + len(others) * seen_by_all
-        scores = ask(first, np.arange(len(boxes)), done, ahead)
-        rows = diverse_order(boxes, scores.max(axis=1, initial=0))[:seen_by_all]
-        most = HIGHEST_SCORE * (np.ones(len(boxes)) if factors is None else factors)
-        total, weight_so_far = scores[rows].astype(np.float64) * self.weights[0], self.weights[0]
+
+        def look(member: Member, rows: np.ndarray, ahead: int) -> tuple[np.ndarray, list[np.ndarray]]:
+            scores, fit = member.look(
+                image, boxes[rows], timer=timer, progress=lambda now, _: progress(done + now, done + ahead)
+            )
+            return scores, [] if fit is None else [fit]
+
+        def factor(rows: np.ndarray, opinions: list[np.ndarray]) -> np.ndarray:
+            return np.ones(len(rows)) if factors is None else joint_fit(factors[rows], opinions)
+
+        rows = np.arange(len(boxes))
+        seen, opinions = look(first, rows, ahead)
+        scores = (seen * factor(rows, opinions)[:, None]).astype(np.float32)
         done = len(boxes)
+        rows = diverse_order(boxes, scores.max(axis=1, initial=0))[:seen_by_all]
+        total, weight_so_far = seen[rows].astype(np.float64) * self.weights[0], self.weights[0]
+        opinions = [opinion[rows] for opinion in opinions]
         for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
-            scores[rows] = total
-            highest = total.max(axis=1, initial=0)
-            within_reach = highest + (1 - weight_so_far) * most[rows] >= score_threshold
+            scores[rows] = total * factor(rows, opinions)[:, None]
+            most = factor(rows, opinions)
+            if factors is not None and any(left.tells_fit for left in others[number:]):
+                most = highest_fit(factors[rows])
+            highest = total.max(axis=1, initial=0) + (1 - weight_so_far) * HIGHEST_SCORE
+            within_reach = highest * most >= score_threshold
             rows, total = rows[within_reach], total[within_reach]
-            total += weight * ask(member, rows, done, len(rows) * (len(others) - number))
+            seen, told = look(member, rows, len(rows) * (len(others) - number))
+            opinions = [opinion[within_reach] for opinion in opinions] + told
+            total += weight * seen
             weight_so_far += weight
             done += len(rows)
-        scores[rows] = total
+        scores[rows] = total * factor(rows, opinions)[:, None]
         return scores

@@ -255,5 +255,6 @@ MODULES: dict[Any, Callable[..., Any]] = {
     ),
     nn.AdaptiveAvgPool2d: lambda layer, x: _adaptive_avg_pool2d(x, layer.output_size),
     nn.Dropout: lambda layer, x: x,
+    nn.Dropout2d: lambda layer, x: x,
     nn.Identity: lambda layer, x: x,
 }

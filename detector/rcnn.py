@@ -12,6 +12,7 @@ import numpy as np
 from detector.detections import Detections
 from detector.nms import best_detections, voted_boxes
 from detector.objectness import Chooser
+from detector.region_fit import highest_fit
 from detector.region_scorer import HIGHEST_SCORE, Progress, Scorer, no_progress
 from detector.stage_timer import StageTimer
 
@@ -128,8 +129,9 @@ class RCNN:
             with self.timer.stage("choice of boxes"):
                 boxes, factors = self.choose(image, boxes)
                 if self.early_stop:
-                    needed = max(self.score_threshold / HIGHEST_SCORE, self.min_objectness)
-                    boxes, factors = boxes[factors >= needed], factors[factors >= needed]
+                    most = highest_fit(factors) if self.scorer.tells_fit else factors
+                    needed = (most * HIGHEST_SCORE >= self.score_threshold) & (factors >= self.min_objectness)
+                    boxes, factors = boxes[needed], factors[needed]
         boxes, factors = boxes[: self.max_boxes], None if factors is None else factors[: self.max_boxes]
         scores = self.scorer(
             image,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from detector.region_classifier import RegionClassifier
+from detector.region_fit import FitHead, ScoresAndFit, joint_fit
 from detector.regions import check_context, warp_regions
 from detector.runtime import Precision, RuntimeName, choose_runtime
 from detector.stage_timer import StageTimer
@@ -22,9 +23,15 @@ Progress = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
-    """Anything that gives the boxes of an image class scores: one network, or an ensemble of them."""
+    """Anything that gives the boxes of an image class scores: one network, or an ensemble of them.
+
+    Attributes:
+        classes: Of the columns of the scores.
+        tells_fit: Whether it has an opinion on the fit of boxes, which changes their factors (`detector.region_fit`).
+    """
 
     classes: tuple[DetectionClass, ...]
+    tells_fit: bool
 
     def __call__(
         self,
@@ -53,6 +60,7 @@ class RegionScorer:
 
     Args:
         network: What is in a region, and how it wants its regions.
+        fit: What the network's last map says of a box's fit; counts only beside factors.
         context: Pixels of surroundings on each side of a region; None for what the network was trained with.
         batch_size: Regions the network sees at a time; None for what suits the device.
         runtime: How the network runs, see `detector.runtime`.
@@ -67,6 +75,7 @@ class RegionScorer:
         self,
         network: RegionClassifier,
         *,
+        fit: FitHead | None = None,
         context: int | None = None,
         batch_size: int | None = None,
         runtime: RuntimeName = "auto",
@@ -78,12 +87,17 @@ class RegionScorer:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
         self.classes = network.classes
+        self.tells_fit = fit is not None
         self.batch_size = batch_size
         self._preprocessing = network.preprocessing
         self._context = self._preprocessing.context if context is None else context
         check_context(self._context, self._preprocessing.size)
         self._run = choose_runtime(
-            network, runtime, device, size=self._preprocessing.size, precision=precision
+            network if fit is None else ScoresAndFit(network, fit),
+            runtime,
+            device,
+            size=self._preprocessing.size,
+            precision=precision,
         )
 
     def __call__(
@@ -99,11 +113,28 @@ class RegionScorer:
     ) -> np.ndarray:
         """Class scores (N, C) float32 of the boxes (N, 4) of an image, RGB uint8 (H, W, 3), times factors (N,).
 
-        The last bits of a convolution depend on batch size, threads and device. Scores are therefore rounded
+        Where the network tells of the fit of boxes, the factors are the `joint_fit` of those given and of that.
+        """
+        scores, fit = self.look(image, boxes, timer=timer or StageTimer(), progress=progress)
+        if factors is None:
+            return scores
+        return scores * joint_fit(factors, [] if fit is None else [fit])[:, None]
+
+    def look(
+        self,
+        image: np.ndarray,
+        boxes: np.ndarray,
+        /,
+        *,
+        timer: StageTimer,
+        progress: Progress = no_progress,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Class scores (N, C) float32 of the boxes (N, 4) of an image, and the logits (N,) of their fit, if it tells.
+
+        The last bits of a convolution depend on batch size, threads and device. Both are therefore rounded
         to `SCORE_STEP`, so that regions that tie here tie everywhere, and NMS decides by their order.
         """
-        timer = timer or StageTimer()
-        scores = np.empty((len(boxes), len(self.classes)), np.float32)
+        seen = np.empty((len(boxes), len(self.classes) + self.tells_fit), np.float32)
         progress(0, len(boxes))
         for start in range(0, len(boxes), self.batch_size):
             batch = slice(start, start + self.batch_size)
@@ -117,7 +148,7 @@ class RegionScorer:
                     fill=self._preprocessing.mean_colour(),
                 )
             with timer.stage("network"):
-                scores[batch] = self._run(regions)
+                seen[batch] = self._run(regions)
             progress(min(batch.stop, len(boxes)), len(boxes))
-        scores = np.rint(scores / SCORE_STEP) * np.float32(SCORE_STEP)
-        return scores if factors is None else scores * factors[:, None]
+        seen = np.rint(seen / SCORE_STEP) * np.float32(SCORE_STEP)
+        return (seen[:, :-1], seen[:, -1]) if self.tells_fit else (seen, None)

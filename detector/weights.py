@@ -24,6 +24,7 @@ from detector.googlenet import GoogLeNet
 from detector.low_rank import stored_changes
 from detector.objectness import ObjectnessHead
 from detector.region_classifier import Preprocessing, RegionClassifier
+from detector.region_fit import FitHead
 from detector.safetensors_file import WeightsCard, read_weights_file
 from detector.tap_classifier import TapClassifier
 from detector.taxonomy import DET200, TrainedScores, ZeroShotScores
@@ -87,6 +88,7 @@ TORCHVISION = WeightsRecord(
 )
 OBJECTNESS = "objectness."  # before the names of that head's tensors
 CHANGES = "changes."  # and, behind it, of what it changes in the network
+FIT = "fit."  # likewise, of the head of `detector.region_fit`
 MODEL_FILE = "model.safetensors"  # in the folder of a training run
 MODELS = Path(str(files("detector"))) / "models"
 SHIPPED_FILE = "googlenet-det200.safetensors"  # the record of our own files is inside them
@@ -175,14 +177,26 @@ def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, tuple
     path, tensors, card = _read(source)
     if card.objectness is None:
         return None
-    tensors = {
-        name.removeprefix(OBJECTNESS): part for name, part in tensors.items() if name.startswith(OBJECTNESS)
-    }
+    tensors = _head_tensors(tensors, OBJECTNESS)
     hidden = tensors["hidden.weight"] if "hidden.weight" in tensors else torch.zeros(1, GEOMETRY)
     changes = stored_changes(tensors, CHANGES)
     head = ObjectnessHead((hidden.shape[1] - GEOMETRY) // len(WINDOWS), len(hidden), changes)
     load_state(head, tensors, path)
     return head.eval(), card.objectness
+
+
+def load_fit(source: WeightsRecord | Path) -> FitHead | None:
+    """Read the head of `detector.region_fit`; None if the weights have none."""
+    path, tensors, _ = _read(source)
+    tensors = _head_tensors(tensors, FIT)
+    if not tensors:
+        return None
+    missing = torch.zeros(1, 1)  # which `load_state` will name
+    reduce, hidden = tensors.get("reduce.weight", missing), tensors.get("hidden.weight", missing)
+    cells = max(round((hidden.shape[1] / len(reduce)) ** 0.5), 1)
+    head = FitHead(reduce.shape[1], cells, len(reduce), len(hidden))
+    load_state(head, tensors, path)
+    return head.eval()
 
 
 def load_network(source: WeightsRecord | Path, *, auxiliary: bool = False) -> tuple[GoogLeNet, WeightsCard]:
@@ -225,7 +239,7 @@ def _read(source: WeightsRecord | Path) -> tuple[Path, dict[str, Tensor], Weight
 def _network(
     path: Path, tensors: dict[str, Tensor], card: WeightsCard, *, auxiliary: bool = False
 ) -> GoogLeNet:
-    tensors = _without_objectness(tensors)
+    tensors = _without_heads(tensors)
     heads = {name for name in tensors if name.startswith(("aux_4a.", "aux_4d."))}
     if not auxiliary:
         tensors = {name: tensor for name, tensor in tensors.items() if name not in heads}
@@ -246,7 +260,7 @@ def _outputs(card: WeightsCard) -> int:
 
 def _tap_classifier(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> TapClassifier:
     assert card.tap is not None
-    tensors = _without_objectness(tensors)
+    tensors = _without_heads(tensors)
     trunk = GoogLeNet(architecture=card.architecture)
     features = tensors["head.weight"].shape[-1] if "head.weight" in tensors else 1
     network = TapClassifier(trunk, tap=card.tap, grid=card.grid, in_features=features, outputs=_outputs(card))
@@ -254,8 +268,12 @@ def _tap_classifier(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -
     return network
 
 
-def _without_objectness(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
+def _without_heads(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((OBJECTNESS, FIT))}
+
+
+def _head_tensors(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): part for name, part in tensors.items() if name.startswith(prefix)}
 
 
 def describe(source: WeightsRecord | Path) -> str:

@@ -33,6 +33,7 @@ def argument_parser() -> ArgumentParser:
     from detector.training.finetuning import Finetuning
     from detector.training.objectness import ObjectnessTraining
     from detector.training.options import add_training_options
+    from detector.training.region_fit import RegionFitTraining
     from detector.training.svm_job import SVMTraining
 
     parser = ArgumentParser(prog="train.py", description=__doc__, formatter_class=HelpFormatter)
@@ -42,6 +43,7 @@ def argument_parser() -> ArgumentParser:
         "classify": (Pretraining, "a classifier from whole images, the paper's recipe"),
         "finetune": (Finetuning, "a detector from a classifier, by the regions of annotated images"),
         "objectness": (ObjectnessTraining, "which boxes a trained detector should look at first"),
+        "fit": (RegionFitTraining, "how well the boxes of regions fit, as a member of an ensemble sees it"),
         "boxes": (BoxesFromLabels, "boxes for images of known classes, where a detector sees these best"),
     }
     for name, (configuration, text) in kinds.items():
@@ -64,6 +66,7 @@ def train(arguments: Namespace) -> int:
     from detector.training.finetuning import Finetuning
     from detector.training.objectness import ObjectnessTraining, train_objectness
     from detector.training.options import training_configuration
+    from detector.training.region_fit import RegionFitTraining, train_region_fit
     from detector.training.svm_job import SVMTraining, train_svms
 
     console = Console(stderr=True, highlight=False)
@@ -77,6 +80,8 @@ def train(arguments: Namespace) -> int:
         path = pretrain(training_configuration(options, Pretraining), console)
     elif arguments.command == "objectness":
         path = train_objectness(training_configuration(options, ObjectnessTraining), console)
+    elif arguments.command == "fit":
+        path = train_region_fit(training_configuration(options, RegionFitTraining), console)
     else:
         path = finetune(training_configuration(options, Finetuning), console)
     print(f"model: {path}" if path else "dry run: nothing trained")

@@ -188,7 +188,7 @@ def read_with_boxes(
         keep: File for proposals that are made, see `boxes_of_images`.
         progress: Called with the numbers of images done and to do.
     """
-    search = _search(config.proposals, seed)
+    search = region_search(config.proposals, seed)
     return boxes_of_images(
         read_data(config, problems),
         problems,
@@ -200,7 +200,12 @@ def read_with_boxes(
     )
 
 
-def _search(arguments: dict[str, Any], seed: int) -> SelectiveSearch:
+def region_search(arguments: dict[str, Any], seed: int) -> SelectiveSearch:
+    """The search of `DataConfig.proposals`.
+
+    Raises:
+        ValueError: It has no such argument, or not of this value.
+    """
     known = [name for name in inspect.signature(SelectiveSearch).parameters if name != "seed"]
     for name, value in arguments.items():
         if name not in known:

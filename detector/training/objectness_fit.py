@@ -87,8 +87,7 @@ class MappedImage:
             width=seen.width,
             height=seen.height,
             boxes=(boxes * seen.cells).astype(np.float32),
-            # Half an object is as little use as none, and beyond 0.7 one box is as good as another.
-            targets=np.clip((best - 0.2) / 0.5, 0, 1).astype(np.float32),
+            targets=fit_target(best),
             kinds=(np.flatnonzero(kinds[0]), np.flatnonzero(kinds[1]), np.flatnonzero(kinds[2])),
         )
 
@@ -103,6 +102,14 @@ class MappedImage:
         geometry = box_geometry(self.boxes, width=self.width, height=self.height)[rows]
         pooled = pooled_features(features, torch.from_numpy(windows).to(features.device))
         return torch.cat([pooled, torch.from_numpy(geometry).to(features.device)], dim=1)
+
+
+def fit_target(iou: np.ndarray) -> np.ndarray:
+    """What is learnt of the IoU (N,) of boxes: (N,) float32 of 0..1.
+
+    Half an object is as little use as none, and beyond 0.7 one box is as good as another.
+    """
+    return np.clip((iou - 0.2) / 0.5, 0, 1).astype(np.float32)
 
 
 def best_iou(boxes: np.ndarray, image: AnnotatedImage) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.ensemble import Ensemble
+from detector.region_fit import highest_fit, joint_fit
 from detector.region_scorer import Progress
 from detector.stage_timer import StageTimer
 from detector.taxonomy import DetectionClass
@@ -15,29 +16,28 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 
 class Table:
-    """Scores looked up by the first coordinate of a box; notes which boxes it was asked about."""
+    """Scores and fits looked up by the first coordinate of a box; notes which boxes it was asked about."""
 
-    def __init__(self, scores: np.ndarray, classes: tuple[DetectionClass, ...] = CLASSES) -> None:
+    def __init__(
+        self,
+        scores: np.ndarray,
+        classes: tuple[DetectionClass, ...] = CLASSES,
+        fit: np.ndarray | None = None,
+    ) -> None:
         self.classes = classes
         self.scores = scores.astype(np.float32)
+        self.fit = fit
+        self.tells_fit = fit is not None
         self.asked: list[list[int]] = []
 
-    def __call__(
-        self,
-        image: np.ndarray,
-        boxes: np.ndarray,
-        /,
-        *,
-        factors: np.ndarray | None,
-        score_threshold: float = 0.0,
-        timer: StageTimer,
-        progress: Progress,
-    ) -> np.ndarray:
+    def look(
+        self, image: np.ndarray, boxes: np.ndarray, /, *, timer: StageTimer, progress: Progress
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         rows = boxes[:, 0].astype(int)
         self.asked.append(rows.tolist())
         progress(0, len(boxes))
         progress(len(boxes), len(boxes))
-        return self.scores[rows] * (1 if factors is None else factors[:, None])
+        return self.scores[rows], None if self.fit is None else self.fit[rows]
 
 
 def numbered_boxes(count: int) -> np.ndarray:
@@ -91,13 +91,26 @@ def test_factors_count_in_the_mean_and_in_the_choice() -> None:
     threshold=st.sampled_from([0.0, 0.1, 0.4, 0.5, 1.0]),
     weights=st.sampled_from([(1, 1, 1), (3, 1, 2), (0, 1, 0), (1, 0, 0), (20, 20, 1)]),
     known=st.booleans(),
+    telling=st.sets(st.integers(0, 2)),
 )
 @settings(max_examples=100, deadline=None)
 def test_of_what_cannot_reach_the_threshold_nobody_is_asked_any_more(
-    seed: int, count: int, cascade: int | None, threshold: float, weights: tuple[float, ...], known: bool
+    seed: int,
+    count: int,
+    cascade: int | None,
+    threshold: float,
+    weights: tuple[float, ...],
+    known: bool,
+    telling: set[int],
 ) -> None:
     generator = np.random.default_rng(seed)
-    members = [Table(generator.integers(0, 11, (20, 2)) / 10) for _ in range(3)]  # many ties, many ones
+    members = [
+        Table(
+            generator.integers(0, 11, (20, 2)) / 10,  # many ties, many ones
+            fit=generator.integers(-9, 10, 20).astype(np.float32) if number in telling else None,
+        )
+        for number in range(3)
+    ]
     factors = (generator.integers(0, 11, count) / 10).astype(np.float32) if known else None
     ensemble = Ensemble(members, weights=weights, cascade=cascade)
     everything = ensemble(IMAGE, numbered_boxes(count), factors=factors)
@@ -109,13 +122,46 @@ def test_of_what_cannot_reach_the_threshold_nobody_is_asked_any_more(
     assert set(members[2].asked[1]) <= set(members[1].asked[1]) <= set(members[1].asked[0])
     if cascade is None:
         shares = np.array(weights) / sum(weights)
-        best = np.ones(count) if factors is None else factors
         sums = np.zeros((count, 2))
-        for member, share, asked in zip(members[:-1], shares[:-1], (members[1], members[2]), strict=True):
-            sums += share * member.scores[:count] * best[:, None]
-            shares_left = 1 - shares[: members.index(asked)].sum()
-            hopeless = sums.max(axis=1, initial=0) + shares_left * 1.01 * best < threshold - 1e-9
+        for number, asked in ((1, members[1]), (2, members[2])):
+            sums += shares[number - 1] * members[number - 1].scores[:count]
+            best = np.ones(count)
+            if factors is not None:
+                told = [member.fit[:count] for member in members[:number] if member.fit is not None]
+                told_later = any(member.tells_fit for member in members[number:])
+                best = highest_fit(factors) if told_later else joint_fit(factors, told)
+            shares_left = 1 - shares[:number].sum()
+            hopeless = (sums.max(axis=1, initial=0) + shares_left * 1.01) * best < threshold - 1e-6
             assert not set(np.flatnonzero(hopeless).tolist()) & set(asked.asked[1])
+
+
+def test_what_members_tell_of_the_fit_changes_the_factors_of_what_they_saw() -> None:
+    random = np.random.default_rng(2)
+    members = [
+        Table(random.random((6, 2))),
+        Table(random.random((6, 2)), fit=random.normal(0, 2, 6).astype(np.float32)),
+        Table(random.random((6, 2))),
+        Table(random.random((6, 2)), fit=random.normal(0, 2, 6).astype(np.float32)),
+    ]
+    factors = random.uniform(0.1, 0.9, 6).astype(np.float32)
+    scores = Ensemble(members, weights=(2, 1, 1, 1), cascade=4)(IMAGE, numbered_boxes(6), factors=factors)
+    seen = members[1].asked[0]
+    assert len(seen) == 4
+    for row in range(6):
+        factor, mean = factors[row], members[0].scores[row]
+        if row in seen:
+            mean = np.average([member.scores[row] for member in members], axis=0, weights=(2, 1, 1, 1))
+            told = [member.fit[row] for member in members if member.fit is not None]
+            own = np.log(factor / (1 - factor))
+            factor = 1 / (1 + np.exp(-min((own + np.mean(told)) / 2, own + 1)))
+        np.testing.assert_allclose(scores[row], factor * mean, rtol=1e-5)
+
+
+def test_without_factors_nobody_counts_what_is_told_of_the_fit() -> None:
+    random = np.random.default_rng(3)
+    members = [Table(random.random((5, 2)), fit=np.full(5, -9, np.float32)) for _ in range(2)]
+    scores = Ensemble(members)(IMAGE, numbered_boxes(5))
+    np.testing.assert_allclose(scores, (members[0].scores + members[1].scores) / 2, rtol=1e-6)
 
 
 def test_a_cascade_of_everything_is_no_cascade() -> None:

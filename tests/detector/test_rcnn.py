@@ -12,6 +12,7 @@ from torch import nn
 from detector.googlenet import GoogLeNet
 from detector.rcnn import RCNN
 from detector.region_classifier import Normalize, Preprocessing, RegionClassifier
+from detector.region_fit import highest_fit, joint_fit
 from detector.region_scorer import RegionScorer
 from detector.runtime import RuntimeName
 from detector.taxonomy import DET200, ZeroShotScores
@@ -87,15 +88,19 @@ def test_progress_reaches_the_number_of_boxes(colour_detector: RCNN, red_square:
 
 
 class TableScorer:
-    """Scores that are known for each box, which is found by its left edge."""
+    """Scores that are known for each box, which is found by its left edge, as may be its fit."""
 
     classes = DET200[:3]
 
-    def __init__(self, scores: np.ndarray) -> None:
+    def __init__(self, scores: np.ndarray, fit: np.ndarray | None = None) -> None:
         self.scores = scores
+        self.fit = fit
+        self.tells_fit = fit is not None
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, /, **known: Any) -> np.ndarray:
-        return np.asarray(self.scores[boxes[:, 0].astype(int)] * known["factors"][:, None], np.float32)
+        rows = boxes[:, 0].astype(int)
+        factors = joint_fit(known["factors"], [] if self.fit is None else [self.fit[rows]])
+        return np.asarray(self.scores[rows] * factors[:, None], np.float32)
 
 
 @given(
@@ -105,22 +110,30 @@ class TableScorer:
     least=st.sampled_from([0.0, 0.25]),
     voting=st.sampled_from([None, 0.4]),
     softness=st.sampled_from([None, 0.15]),
+    told=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
-    seed: int, count: int, threshold: float, least: float, voting: float | None, softness: float | None
+    seed: int,
+    count: int,
+    threshold: float,
+    least: float,
+    voting: float | None,
+    softness: float | None,
+    told: bool,
 ) -> None:
     generator = np.random.default_rng(seed)
     left, size = np.arange(count), generator.integers(1, 20, (count, 2))
     boxes = np.stack([left, 0 * left, left + size[:, 0], size[:, 1]], axis=1).astype(np.float32)
     factors = np.sort(generator.integers(0, 11, count) / 10)[::-1].astype(np.float32)
     scores = generator.integers(0, 11, (count, 3)) / 10  # many ties, many ones
+    fit = generator.integers(-9, 10, count).astype(np.float32) if told else None
     worthwhile = factors >= least
     seen = []
     for early_stop, chosen in ((True, (boxes, factors)), (False, (boxes[worthwhile], factors[worthwhile]))):
         detector = RCNN(
             proposals=lambda image: boxes,
-            scorer=TableScorer(scores),
+            scorer=TableScorer(scores, fit),
             choose=lambda image, boxes, chosen=chosen: chosen,
             early_stop=early_stop,
             min_objectness=least,
@@ -129,7 +142,7 @@ def test_a_box_that_cannot_reach_the_threshold_needs_no_pass(
             score_threshold=threshold,
         )
         seen.append(detector(np.zeros((20, 60, 3), np.uint8)))
-        able = factors >= max(threshold - 0.01, least)
+        able = ((highest_fit(factors) if told else factors) * 1.01 >= threshold) & (factors >= least)
         assert detector.timer.counts["boxes"] == (able.sum() if early_stop else len(chosen[0]))
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(seen[0], name), getattr(seen[1], name))

@@ -1,0 +1,296 @@
+"""Teaching what a network sees of a region to tell how well its box fits: the head of `detector.region_fit`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import nn
+
+from detector.configuration import choose_device
+from detector.googlenet import GoogLeNet
+from detector.nms import diverse_order
+from detector.objectness import BoxChooser, ImageFeatures, SharedPass, trunk_of
+from detector.region_classifier import RegionClassifier
+from detector.region_fit import STAGE, FitHead
+from detector.regions import warp_regions
+from detector.runtime import Precision, RuntimeName, choose_runtime
+from detector.safetensors_file import read_weights_file, write_weights_file
+from detector.training.curves import draw_curves
+from detector.training.data import DataConfig, read_data, region_search, write_not_learnt_from
+from detector.training.display import bar, left_out
+from detector.training.objectness_fit import best_iou, fit_target
+from detector.training.problems import Problems
+from detector.training.ranges import at_least
+from detector.training.region_proposals import boxes_of_images
+from detector.training.run_log import RunLog
+from detector.training.start import output_folder
+from detector.training.training_set import AnnotatedImage, TrainingSet
+from detector.weights import FIT, MODEL_FILE, find_weights, load_objectness, load_weights
+
+_WARMUP = 100  # steps
+_LOG_EVERY = 50  # steps
+_AT_A_TIME = 8  # regions of the network
+
+
+@dataclass(frozen=True)
+class RegionFitting:
+    """How the head learns.
+
+    Attributes:
+        images: Most images to learn from, drawn from all.
+        best: Best boxes of an image, repeats later: what an ensemble's members look at.
+        drawn: So many of these are learnt from,
+        good: with so many of those that fit an object (IoU of 0.5 and more), and two thirds as many that nearly do.
+        epochs: Passes over the regions.
+        batch_size: Regions in a batch.
+        learning_rate: Of AdamW; it goes down to zero along a line.
+        weight_decay: Of AdamW.
+        precision: Of the network's arithmetic.
+    """
+
+    images: int = 3000
+    best: int = 120
+    drawn: int = 9
+    good: int = 3
+    epochs: int = 8
+    batch_size: int = 256
+    learning_rate: float = 0.001
+    weight_decay: float = 0.02
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        at_least(self, 1, "images", "best", "drawn", "epochs", "batch_size", part="fit")
+        at_least(self, 0, "good", "learning_rate", "weight_decay", part="fit")
+
+
+@dataclass(frozen=True)
+class RegionFitTraining:
+    """A run of `train.py fit`.
+
+    Attributes:
+        data: Annotated images and proposals.
+        weights: A model of this project, whose regions show enough of a box's surroundings.
+        chooser: A model with objectness, which chooses the boxes in the ensemble as well.
+        output: Folder of the model, which is the same with the head.
+        fit: How the head learns.
+        runtime: How the networks run, see `detector.runtime`.
+        device: `auto` takes a GPU if there is one; the head itself learns on the CPU.
+        seed: Of every random choice.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    weights: str | None = None
+    chooser: str = "googlenet-det200"
+    output: str = "with_fit"
+    fit: RegionFitting = field(default_factory=RegionFitting)
+    runtime: RuntimeName = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        at_least(self, 0, "seed")
+
+
+@dataclass(frozen=True)
+class FitRegions:
+    """The boxes (M, 4) of an image that are learnt from, and how well they fit, (M,) float32 of 0..1."""
+
+    image: AnnotatedImage
+    boxes: np.ndarray
+    targets: np.ndarray
+
+
+def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
+    """Train the head and return the file of the model that has it.
+
+    Raises:
+        OSError, ValueError: What keeps the head from being made, in one sentence.
+    """
+    source = find_weights(config.weights)
+    if not isinstance(source, Path) or source.suffix != ".safetensors":
+        raise ValueError("--weights: a head is added to a .safetensors model of this project; name one")
+    classifier = load_weights(source)
+    if not isinstance(classifier.network, GoogLeNet):
+        raise ValueError(f"--weights {source}: has no whole network, whose map could be used")
+    chooser = _chooser(config)
+    output = output_folder(config.output, weights=config.weights)
+    regions = _regions(config, chooser, output, console)
+    features = _features(config, classifier, regions, console)
+    targets = np.concatenate([found.targets for found in regions])
+    with RunLog(output, 0) as log, bar(console, "training") as progress:
+        head = fit_regions(
+            features, targets, config.fit, seed=config.seed, log=log.write, progress=progress
+        )  # fmt: skip
+    draw_curves(output / "log.csv", output / "curves.png")
+    tensors, card = read_weights_file(source)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(FIT)}
+    path = output / MODEL_FILE
+    write_weights_file(path, kept | {f"{FIT}{name}": part for name, part in head.state_dict().items()}, card)
+    return path
+
+
+def _chooser(config: RegionFitTraining) -> BoxChooser:
+    source = find_weights(config.chooser)
+    found = load_objectness(source)
+    if found is None:
+        raise ValueError(f"--chooser {config.chooser}: has no objectness (train.py objectness adds it)")
+    head, long_sides = found
+    shared = SharedPass(
+        load_weights(source),
+        changes=head.changes,
+        long_sides=long_sides[:1],  # one opinion will do to draw boxes to learn from
+        runtime=config.runtime,
+        device=choose_device(config.device),
+    )
+    return BoxChooser(shared, head)
+
+
+def _regions(
+    config: RegionFitTraining, chooser: BoxChooser, output: Path, console: Console
+) -> list[FitRegions]:
+    """Boxes of some of the images, among the best as the chooser sees them."""
+    problems = Problems(config.data.problems, left_out(console))
+    generator = np.random.default_rng(config.seed)
+    whole = read_data(config.data, problems)
+    write_not_learnt_from(output, whole)
+    some = whole.select(generator.permutation(len(whole))[: config.fit.images])
+    with bar(console, "proposals") as progress:
+        images, boxes = boxes_of_images(
+            some, problems,
+            num_proposals=None, search=region_search(config.data.proposals, config.seed),
+            proposal_files=config.data.proposal_files, keep=output / "proposals.npz", progress=progress,
+        )  # fmt: skip
+    if problems.counts:
+        console.print(f"left out in all: {problems.summary()}")
+    regions = _chosen(images, boxes, chooser, config.fit, generator, console)
+    if not regions:
+        raise ValueError("none of the images has a box that says anything")
+    console.print(f"{len(regions):,} images, {sum(len(found.boxes) for found in regions):,} regions")
+    return regions
+
+
+def _chosen(
+    images: TrainingSet,
+    boxes: list[np.ndarray],
+    chooser: BoxChooser,
+    fit: RegionFitting,
+    generator: np.random.Generator,
+    console: Console,
+) -> list[FitRegions]:
+    regions = []
+    with bar(console, "choice") as progress:
+        for position, (image, proposed) in enumerate(zip(images.images, boxes, strict=True)):
+            progress(position, len(images))
+            ranked, objectness = chooser(image.pixels(), proposed)
+            found = sampled_regions(image, ranked, objectness, fit, generator)
+            if len(found.boxes):
+                regions.append(found)
+    return regions
+
+
+def sampled_regions(
+    image: AnnotatedImage,
+    boxes: np.ndarray,
+    objectness: np.ndarray,
+    fit: RegionFitting,
+    generator: np.random.Generator,
+) -> FitRegions:
+    """Some of the boxes (N, 4) of an image, by their objectness (N,): best, good and nearly good ones."""
+    best, ignored = best_iou(boxes, image)
+    top = diverse_order(boxes, objectness)[: fit.best]
+    good, nearly = np.flatnonzero(best >= 0.5), np.flatnonzero((best < 0.5) & (best > 0.25))
+    rows = np.unique(
+        np.concatenate(
+            [
+                generator.permutation(top)[: fit.drawn],
+                generator.permutation(good)[: fit.good],
+                generator.permutation(nearly)[: fit.good * 2 // 3],
+            ]
+        )
+    )
+    rows = rows[~ignored[rows]]
+    return FitRegions(image, boxes[rows], fit_target(best[rows]))
+
+
+def _features(
+    config: RegionFitTraining, classifier: RegionClassifier, regions: list[FitRegions], console: Console
+) -> np.ndarray:
+    """(M, D, h, w) float16 of all regions: 100 KB each."""
+    seen = classifier.preprocessing
+    run = choose_runtime(
+        ImageFeatures(classifier.normalize, trunk_of(classifier), STAGE),
+        config.runtime, choose_device(config.device),
+        size=seen.size, precision=config.fit.precision,
+    )  # fmt: skip
+    features: np.ndarray | None = None
+    count, done = sum(len(found.boxes) for found in regions), 0
+    with bar(console, "regions") as progress:
+        for found in regions:
+            progress(done, count)
+            pixels = found.image.pixels()
+            for first in range(0, len(found.boxes), _AT_A_TIME):
+                some = warp_regions(
+                    pixels, found.boxes[first : first + _AT_A_TIME],
+                    size=seen.size, context=seen.context, crop=seen.crop, fill=seen.mean_colour(),
+                )  # fmt: skip
+                maps = run(some)
+                if features is None:
+                    features = np.empty((count, *maps.shape[1:]), np.float16)
+                features[done : done + len(maps)] = maps
+                done += len(maps)
+    assert features is not None
+    return features
+
+
+def fit_regions(
+    features: np.ndarray,
+    targets: np.ndarray,
+    fit: RegionFitting,
+    *,
+    seed: int,
+    log: Callable[[int, dict[str, float]], None] = lambda step, values: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FitHead:
+    """Learn the targets (M,) of regions by their maps (M, D, h, h), half of the batches mirrored.
+
+    Args:
+        log: Told of the step and of its values every `_LOG_EVERY` steps.
+        progress: Told of the steps done and to do.
+    """
+    torch.manual_seed(seed)
+    head = FitHead(features.shape[1], features.shape[-1]).train()
+    size = min(fit.batch_size, len(targets))
+    steps = fit.epochs * (len(targets) // size)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / _WARMUP) * (1 - step / steps)
+    )
+    wanted = torch.from_numpy(targets)
+    losses: list[float] = []
+    for step in range(steps):
+        first = step % (len(targets) // size) * size
+        if first == 0:
+            order = torch.randperm(len(targets))
+        rows = order[first : first + size]
+        maps = torch.from_numpy(features[rows.numpy()]).float()
+        if torch.rand(1) < 0.5:
+            maps = maps.flip(3)
+        loss = F.binary_cross_entropy_with_logits(head(maps)[:, 0], wanted[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(head.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        progress(step + 1, steps)
+        if (step + 1) % _LOG_EVERY == 0 or step + 1 == steps:
+            log(step + 1, {"loss": float(np.mean(losses)), "learning_rate": float(schedule.get_last_lr()[0])})
+            losses.clear()
+    return head.eval()

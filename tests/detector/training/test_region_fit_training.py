@@ -1,0 +1,124 @@
+"""The head that tells how well regions fit: what it learns from, what it can learn, the model that comes of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from detector.architecture import Architecture
+from detector.googlenet import GoogLeNet
+from detector.safetensors_file import WeightsCard, read_weights_file, write_weights_file
+from detector.training.data import DataConfig
+from detector.training.objectness_fit import best_iou
+from detector.training.problems import Problems
+from detector.training.readers import read_training_set
+from detector.training.region_fit import (
+    RegionFitting,
+    RegionFitTraining,
+    fit_regions,
+    sampled_regions,
+    train_region_fit,
+)
+from detector.weights import CAFFE_INPUT, FIT, load_fit, load_weights
+
+
+@pytest.fixture
+def config(scenes: Path, tmp_path: Path) -> RegionFitTraining:
+    torch.manual_seed(0)
+    architecture = Architecture(width=0.25)
+    card = WeightsCard(
+        "start", "random", "CC0", "cls1000", replace(CAFFE_INPUT, size=64), architecture=architecture
+    )
+    start = tmp_path / "start.safetensors"
+    write_weights_file(start, GoogLeNet(architecture=architecture).state_dict(), card)
+    data = DataConfig(
+        [str(scenes / "instances.json")], [str(scenes / "images")], proposals={"mode": "single"}, hold_out=0.4
+    )
+    return RegionFitTraining(
+        data, str(start), output=str(tmp_path / "out"), fit=RegionFitting(images=3, epochs=2)
+    )
+
+
+def test_what_can_be_seen_is_learnt_and_again_alike() -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.random(200).astype(np.float32).round()
+    features = generator.random((200, 16, 3, 3)).astype(np.float16)
+    features[targets == 1, 3, :, 0] += 4  # a mark at the left
+    features[targets == 0, 3, :, 1] += 4
+    fit = RegionFitting(epochs=40, batch_size=50, learning_rate=0.01)
+    losses: list[float] = []
+    steps: list[tuple[int, int]] = []
+
+    def learnt() -> dict[str, torch.Tensor]:
+        return fit_regions(
+            features, targets, fit, seed=1,
+            log=lambda step, values: losses.append(values["loss"]),
+            progress=lambda done, total: steps.append((done, total)),
+        ).state_dict()  # fmt: skip
+
+    head = learnt()
+    assert losses[-1] < 0.3 * losses[0]
+    assert steps[-1] == (160, 160)
+    again = learnt()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in head.items())
+
+
+@given(seed=st.integers(0, 1000), count=st.integers(0, 40), good=st.integers(0, 4))
+@settings(max_examples=30, deadline=None)
+def test_regions_are_drawn_from_the_best_and_from_those_that_fit(
+    scenes: Path, seed: int, count: int, good: int
+) -> None:
+    image = read_training_set(scenes / "instances.json", scenes / "images", Problems()).images[0]
+    generator = np.random.default_rng(seed)
+    corners = generator.uniform(0, 60, (count, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(5, 60, (count, 2))], axis=1)
+    boxes = np.concatenate([boxes, image.boxes]).astype(np.float32)
+    fit = RegionFitting(best=5, drawn=2, good=good)
+    found = sampled_regions(image, boxes, np.linspace(1, 0.1, len(boxes)), fit, generator)
+    assert len(found.boxes) == len(found.targets) <= 2 + good + good * 2 // 3
+    assert len({tuple(box) for box in found.boxes.tolist()}) == len(found.boxes)
+    rows = [next(i for i, box in enumerate(boxes) if (box == one).all()) for one in found.boxes]
+    best, ignored = best_iou(boxes, image)
+    np.testing.assert_allclose(found.targets, np.clip((best[rows] - 0.2) / 0.5, 0, 1), rtol=1e-6)
+    assert not ignored[rows].any()
+    assert sum(best[rows] >= 0.5) >= min(good, sum(best >= 0.5))
+
+
+def test_the_model_is_the_same_with_a_head(config: RegionFitTraining) -> None:
+    console = Console(record=True, quiet=False, width=200, file=None)
+    with console.capture() as printed:
+        path = train_region_fit(config, console)
+    assert "3 images" in printed.get()
+    assert (path.parent / "curves.png").is_file() and (path.parent / "not_learnt_from.txt").is_file()
+    head = load_fit(path)
+    assert head is not None
+    assert head(torch.rand(2, 256, 2, 2)).shape == (2, 1)
+    regions = torch.rand(2, 3, 64, 64) * 255
+    before, after = (load_weights(Path(file)).eval()(regions) for file in (config.weights or "", path))
+    assert torch.equal(before, after)
+    # a second time takes the place of the first
+    again = train_region_fit(
+        replace(config, weights=str(path), output=config.output + "2"), Console(quiet=True)
+    )
+    first, second = (
+        {name: part for name, part in read_weights_file(file)[0].items() if name.startswith(FIT)}
+        for file in (path, again)
+    )
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_bad_settings(config: RegionFitTraining) -> None:
+    quiet = Console(quiet=True)
+    with pytest.raises(ValueError, match=r"added to a \.safetensors model"):
+        train_region_fit(replace(config, weights="bvlc"), quiet)
+    with pytest.raises(ValueError, match=r"has no objectness \(train\.py objectness adds it\)"):
+        train_region_fit(replace(config, chooser=config.weights or ""), quiet)
+    with pytest.raises(ValueError, match=r"--fit\.images is 0, but must be at least 1"):
+        RegionFitting(images=0)
+    with pytest.raises(ValueError, match=r"--seed is -1, but must be at least 0"):
+        RegionFitTraining(seed=-1)
