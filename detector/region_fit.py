@@ -16,7 +16,7 @@ from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
 
 STAGE = "inception_5b"  # whose map the head sees
-RAISE = 1.0  # most that second opinions add to a logit: what is far below a threshold needs no second look
+RAISE = 0.5  # most that second opinions add to a logit: what is far below a threshold needs no second look
 _LEAST = 1e-6  # of a fit, whose logit has no end
 
 

@@ -42,7 +42,7 @@ class RegionFitting:
     """How the head learns.
 
     Attributes:
-        images: Most images to learn from, drawn from all.
+        images: Most images to learn from, drawn from all; each picture once before the small copy of any.
         best: Best boxes of an image, repeats later: what an ensemble's members look at.
         drawn: So many of these are learnt from,
         good: with so many of those that fit an object (IoU of 0.5 and more), and two thirds as many that nearly do.
@@ -160,7 +160,7 @@ def _regions(
     generator = np.random.default_rng(config.seed)
     whole = read_data(config.data, problems)
     write_not_learnt_from(output, whole)
-    some = whole.select(generator.permutation(len(whole))[: config.fit.images])
+    some = whole.select(_drawn(whole, generator)[: config.fit.images])
     with bar(console, "proposals") as progress:
         images, boxes = boxes_of_images(
             some, problems,
@@ -174,6 +174,15 @@ def _regions(
         raise ValueError("none of the images has a box that says anything")
     console.print(f"{len(regions):,} images, {sum(len(found.boxes) for found in regions):,} regions")
     return regions
+
+
+def _drawn(images: TrainingSet, generator: np.random.Generator) -> np.ndarray:
+    """Positions in an order of chance, but each picture once before the small copy of any comes: others teach more."""
+    order = generator.permutation(len(images))
+    pictures = np.unique([str(image.path) for image in images.images], return_inverse=True)[1][order]
+    first = np.zeros(len(images), np.bool_)
+    first[np.unique(pictures, return_index=True)[1]] = True
+    return np.asarray(np.concatenate([order[first], order[~first]]))
 
 
 def _chosen(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.ensemble import Ensemble
-from detector.region_fit import highest_fit, joint_fit
+from detector.region_fit import RAISE, highest_fit, joint_fit
 from detector.region_scorer import Progress
 from detector.stage_timer import StageTimer
 from detector.taxonomy import DetectionClass
@@ -153,7 +153,7 @@ def test_what_members_tell_of_the_fit_changes_the_factors_of_what_they_saw() -> 
             mean = np.average([member.scores[row] for member in members], axis=0, weights=(2, 1, 1, 1))
             told = [member.fit[row] for member in members if member.fit is not None]
             own = np.log(factor / (1 - factor))
-            factor = 1 / (1 + np.exp(-min((own + np.mean(told)) / 2, own + 1)))
+            factor = 1 / (1 + np.exp(-min((own + np.mean(told)) / 2, own + RAISE)))
         np.testing.assert_allclose(scores[row], factor * mean, rtol=1e-5)
 
 
