@@ -37,13 +37,15 @@ class DetectorConfig:
     Attributes:
         weights: A file, the name of known weights, or None for the first that is at hand; a list of them
             makes an `Ensemble`.
-        member_weights: What each member counts in the mean, None for all alike.
+        member_weights: What each member counts in the mean, None for all alike. Of the fit of boxes those who tell of
+            it count alike.
         cascade: How many regions of an image the members after the first look at; None: all.
         temperature: Of the softmax of networks with the 1000 classification outputs.
         device: `auto` takes a GPU if there is one.
         num_proposals: Most boxes scored in an image, best-ranked first; None scores all.
         objectness: Order the boxes by the (first) model's own opinion of them, where it has one, and multiply their
-            scores with it. Boxes that it thinks too little of to reach `score_threshold` are then not scored.
+            scores with it; where members of an ensemble tell how well a region fits, with the mean of both. Boxes that
+            cannot reach `score_threshold` so are not scored.
         min_objectness: Nor are boxes of which it thinks less than this, from 0 to 1, however low the threshold.
         exact: Score every box with every model in float32, whatever `num_proposals`, `min_objectness`, `cascade` and
             `precision` say and whether it can reach `score_threshold` or not: the reference.
@@ -130,9 +132,10 @@ def _scorer(
 ) -> Scorer:
     """What is in each box: one network, or the ensemble of several.
 
-    What a network says of the fit of boxes counts beside the objectness, and with the context it has learnt with.
+    What a member says of the fit of boxes counts beside the objectness, and with the context it has learnt with. A
+    network alone is not asked: its objectness has told already.
     """
-    fit_counts = config.objectness and config.context is None
+    fit_counts = len(networks) > 1 and config.objectness and config.context is None
     members = [
         RegionScorer(
             network,

@@ -29,11 +29,12 @@ class Member(Protocol):
 
 
 class Ensemble:
-    """Scorers whose scores are averaged.
+    """Members whose scores are averaged.
 
     Args:
-        members: Any number of scorers with the same classes; each may look at a box in its own way.
-        weights: Of the members in the mean; None weighs them alike.
+        members: Any number, with the same classes; each may look at a box in its own way. What some tell of the fit of
+            boxes (`detector.region_fit`) counts alike.
+        weights: Of the members in the mean of the scores; None weighs them alike.
         cascade: How many regions of an image all members look at: those with the highest class scores of the
             first member, repeats later (`detector.nms.diverse_order`). Its word on the others is final. None lets
             everybody look at everything.

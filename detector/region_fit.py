@@ -76,7 +76,7 @@ def joint_fit(objectness: np.ndarray, opinions: Sequence[np.ndarray]) -> np.ndar
 
 def highest_fit(objectness: np.ndarray) -> np.ndarray:
     """What `joint_fit` makes at most of an objectness (N,), whatever the opinions will be: (N,) float32."""
-    return _sigmoid(_logit(objectness) + RAISE)
+    return np.maximum(_sigmoid(_logit(objectness) + RAISE), objectness, dtype=np.float32)
 
 
 def _logit(fit: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from detector.class_scores import IndependentScores, MemberScores, QualityScores
 from detector.foreign_weights import caffe_tensors, torchvision_tensors
 from detector.googlenet import GoogLeNet
 from detector.low_rank import stored_changes
-from detector.objectness import ObjectnessHead
+from detector.objectness import STRIDE, ObjectnessHead
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.region_fit import FitHead
 from detector.safetensors_file import WeightsCard, read_weights_file
@@ -187,14 +187,17 @@ def load_objectness(source: WeightsRecord | Path) -> tuple[ObjectnessHead, tuple
 
 def load_fit(source: WeightsRecord | Path) -> FitHead | None:
     """Read the head of `detector.region_fit`; None if the weights have none."""
-    path, tensors, _ = _read(source)
+    path, tensors, card = _read(source)
     tensors = _head_tensors(tensors, FIT)
     if not tensors:
         return None
-    missing = torch.zeros(1, 1)  # which `load_state` will name
-    reduce, hidden = tensors.get("reduce.weight", missing), tensors.get("hidden.weight", missing)
-    cells = max(round((hidden.shape[1] / len(reduce)) ** 0.5), 1)
-    head = FitHead(reduce.shape[1], cells, len(reduce), len(hidden))
+    if card.tap is not None:
+        raise ValueError(f"{path}: has a head of fit, but no whole network whose map it could see")
+    reduced, hidden = (
+        len(tensors[name]) if name in tensors else 1 for name in ("reduce.bias", "hidden.bias")
+    )
+    channels = GoogLeNet(0, architecture=card.architecture).num_features
+    head = FitHead(channels, -(-card.preprocessing.size // STRIDE), reduced, hidden)
     load_state(head, tensors, path)
     return head.eval()
 

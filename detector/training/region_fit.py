@@ -15,10 +15,10 @@ from detector.configuration import choose_device
 from detector.googlenet import GoogLeNet
 from detector.nms import diverse_order
 from detector.objectness import BoxChooser, ImageFeatures, SharedPass, trunk_of
-from detector.region_classifier import RegionClassifier
+from detector.region_classifier import Preprocessing
 from detector.region_fit import STAGE, FitHead
 from detector.regions import warp_regions
-from detector.runtime import Precision, RuntimeName, choose_runtime
+from detector.runtime import Precision, Runtime, RuntimeName, choose_runtime
 from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
 from detector.training.data import DataConfig, read_data, region_search, write_not_learnt_from
@@ -74,7 +74,7 @@ class RegionFitTraining:
     """A run of `train.py fit`.
 
     Attributes:
-        data: Annotated images and proposals.
+        data: Annotated images and proposals; all of these, whatever `num_proposals` says.
         weights: A model of this project, whose regions show enough of a box's surroundings.
         chooser: A model with objectness, which chooses the boxes in the ensemble as well.
         output: Folder of the model, which is the same with the head.
@@ -99,7 +99,7 @@ class RegionFitTraining:
 
 
 @dataclass(frozen=True)
-class FitRegions:
+class LearntRegions:
     """The boxes (M, 4) of an image that are learnt from, and how well they fit, (M,) float32 of 0..1."""
 
     image: AnnotatedImage
@@ -113,19 +113,25 @@ def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
     Raises:
         OSError, ValueError: What keeps the head from being made, in one sentence.
     """
-    source = find_weights(config.weights)
+    source = None if config.weights is None else find_weights(config.weights)
     if not isinstance(source, Path) or source.suffix != ".safetensors":
         raise ValueError("--weights: a head is added to a .safetensors model of this project; name one")
     classifier = load_weights(source)
     if not isinstance(classifier.network, GoogLeNet):
         raise ValueError(f"--weights {source}: has no whole network, whose map could be used")
     chooser = _chooser(config)
-    output = output_folder(config.output, weights=config.weights)
+    # Before the long work, so that a precision or runtime that is not there shows now.
+    maps = choose_runtime(
+        ImageFeatures(classifier.normalize, trunk_of(classifier), STAGE),
+        config.runtime, choose_device(config.device),
+        size=classifier.preprocessing.size, precision=config.fit.precision,
+    )  # fmt: skip
+    output = output_folder(config.output, weights=config.weights, chooser=config.chooser)
     regions = _regions(config, chooser, output, console)
-    features = _features(config, classifier, regions, console)
+    features = _features(maps, classifier.preprocessing, regions, console)
     targets = np.concatenate([found.targets for found in regions])
     with RunLog(output, 0) as log, bar(console, "training") as progress:
-        head = fit_regions(
+        head = learn_head(
             features, targets, config.fit, seed=config.seed, log=log.write, progress=progress
         )  # fmt: skip
     draw_curves(output / "log.csv", output / "curves.png")
@@ -137,7 +143,10 @@ def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
 
 
 def _chooser(config: RegionFitTraining) -> BoxChooser:
-    source = find_weights(config.chooser)
+    try:
+        source = find_weights(config.chooser)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace("--weights", "--chooser")) from None
     found = load_objectness(source)
     if found is None:
         raise ValueError(f"--chooser {config.chooser}: has no objectness (train.py objectness adds it)")
@@ -154,7 +163,7 @@ def _chooser(config: RegionFitTraining) -> BoxChooser:
 
 def _regions(
     config: RegionFitTraining, chooser: BoxChooser, output: Path, console: Console
-) -> list[FitRegions]:
+) -> list[LearntRegions]:
     """Boxes of some of the images, among the best as the chooser sees them."""
     problems = Problems(config.data.problems, left_out(console))
     generator = np.random.default_rng(config.seed)
@@ -192,7 +201,7 @@ def _chosen(
     fit: RegionFitting,
     generator: np.random.Generator,
     console: Console,
-) -> list[FitRegions]:
+) -> list[LearntRegions]:
     regions = []
     with bar(console, "choice") as progress:
         for position, (image, proposed) in enumerate(zip(images.images, boxes, strict=True)):
@@ -210,7 +219,7 @@ def sampled_regions(
     objectness: np.ndarray,
     fit: RegionFitting,
     generator: np.random.Generator,
-) -> FitRegions:
+) -> LearntRegions:
     """Some of the boxes (N, 4) of an image, by their objectness (N,): best, good and nearly good ones."""
     best, ignored = best_iou(boxes, image)
     top = diverse_order(boxes, objectness)[: fit.best]
@@ -225,19 +234,13 @@ def sampled_regions(
         )
     )
     rows = rows[~ignored[rows]]
-    return FitRegions(image, boxes[rows], fit_target(best[rows]))
+    return LearntRegions(image, boxes[rows], fit_target(best[rows]))
 
 
 def _features(
-    config: RegionFitTraining, classifier: RegionClassifier, regions: list[FitRegions], console: Console
+    maps_of: Runtime, seen: Preprocessing, regions: list[LearntRegions], console: Console
 ) -> np.ndarray:
     """(M, D, h, w) float16 of all regions: 100 KB each."""
-    seen = classifier.preprocessing
-    run = choose_runtime(
-        ImageFeatures(classifier.normalize, trunk_of(classifier), STAGE),
-        config.runtime, choose_device(config.device),
-        size=seen.size, precision=config.fit.precision,
-    )  # fmt: skip
     features: np.ndarray | None = None
     count, done = sum(len(found.boxes) for found in regions), 0
     with bar(console, "regions") as progress:
@@ -249,7 +252,7 @@ def _features(
                     pixels, found.boxes[first : first + _AT_A_TIME],
                     size=seen.size, context=seen.context, crop=seen.crop, fill=seen.mean_colour(),
                 )  # fmt: skip
-                maps = run(some)
+                maps = maps_of(some)
                 if features is None:
                     features = np.empty((count, *maps.shape[1:]), np.float16)
                 features[done : done + len(maps)] = maps
@@ -258,7 +261,7 @@ def _features(
     return features
 
 
-def fit_regions(
+def learn_head(
     features: np.ndarray,
     targets: np.ndarray,
     fit: RegionFitting,

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.architecture import Architecture
+from detector.configuration import DetectorConfig, build_detector
 from detector.googlenet import GoogLeNet
 from detector.region_fit import RAISE, FitHead, ScoresAndFit, highest_fit, joint_fit
 from detector.region_scorer import RegionScorer
 from detector.runtime import choose_runtime
-from detector.safetensors_file import WeightsCard, pack, write_weights_file
+from detector.safetensors_file import WeightsCard, pack, read_weights_file, write_weights_file
+from detector.stage_timer import StageTimer
 from detector.weights import CAFFE_INPUT, FIT, MODELS, load_fit, load_network, load_weights
 
 NARROW = Architecture(width=0.25)
@@ -57,6 +60,8 @@ def test_the_joint_fit_of_each_box(rows: list[tuple[float, float, float]]) -> No
 def test_no_opinion_raises_a_fit_above_the_highest(rows: list[tuple[float, float]]) -> None:
     objectness, told = np.array(rows).reshape(-1, 2).T
     most = highest_fit(objectness)
+    assert most.dtype == np.float32
+    assert (joint_fit(objectness, []).astype(np.float32) <= most).all()
     assert (joint_fit(objectness, [told]) <= most).all()
     assert (joint_fit(objectness, [np.full(len(rows), 50.0)]) <= most).all()
 
@@ -91,8 +96,6 @@ def test_a_scorer_tells_of_the_fit_and_counts_it_beside_factors(model: Path) -> 
     np.testing.assert_allclose(telling(IMAGE, BOXES), scores, atol=1e-5)
     factors = np.array([0.9, 0.5, 0.0], np.float32)
     np.testing.assert_array_equal(plain(IMAGE, BOXES, factors=factors), scores * factors[:, None])
-    from detector.stage_timer import StageTimer
-
     _, fit = telling.look(IMAGE, BOXES, timer=StageTimer())
     assert fit is not None
     expected = scores * joint_fit(factors, [fit])[:, None]
@@ -123,10 +126,13 @@ def test_a_model_without_a_head_tells_nothing(model: Path, tmp_path: Path) -> No
     assert load_fit(plain) is None
 
 
-@pytest.mark.parametrize("name", ["reduce.weight", "hidden.weight", "output.bias"])
-def test_a_damaged_head_is_named(model: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["reduce.weight", "reduce.bias", "hidden.weight", "output.bias"])
+@pytest.mark.parametrize("left", [None, torch.zeros(3), torch.zeros(0, 2)])
+def test_a_damaged_head_is_named(model: Path, tmp_path: Path, name: str, left: torch.Tensor | None) -> None:
     head = FitHead(256, 2, reduced=4, hidden=8).state_dict()
     del head[name]
+    if left is not None:
+        head[name] = left
     network, card = load_network(model)
     damaged = tmp_path / "damaged.safetensors"
     write_weights_file(damaged, network.state_dict() | {f"{FIT}{part}": head[part] for part in head}, card)
@@ -137,3 +143,23 @@ def test_a_damaged_head_is_named(model: Path, tmp_path: Path, name: str) -> None
 def test_the_member_that_sees_most_around_a_box_tells_of_its_fit() -> None:
     telling = {path.stem for path in MODELS.glob("*.safetensors") if load_fit(path) is not None}
     assert telling == {"googlenet-det200-wide"}
+
+
+def test_a_head_for_regions_of_another_size_is_refused(model: Path, tmp_path: Path) -> None:
+    tensors, card = read_weights_file(model)
+    other = tmp_path / "other.safetensors"
+    write_weights_file(other, tensors, replace(card, preprocessing=replace(CAFFE_INPUT, size=96)))
+    with pytest.raises(
+        ValueError, match=r"other\.safetensors: tensor hidden\.weight has the shape \(8, 16\)"
+    ):
+        load_fit(other)
+
+
+def test_a_detector_asks_members_for_the_fit_beside_the_objectness_and_with_their_own_context() -> None:
+    def tells(**options: Any) -> bool:
+        weights = options.pop("weights", ["googlenet-det200", "googlenet-det200-wide"])
+        return build_detector(DetectorConfig(weights=weights, **options)).scorer.tells_fit
+
+    assert tells() and tells(exact=True)
+    assert not tells(objectness=False) and not tells(context=8)
+    assert not tells(weights="googlenet-det200-wide")

@@ -20,7 +20,7 @@ from detector.training.readers import read_training_set
 from detector.training.region_fit import (
     RegionFitting,
     RegionFitTraining,
-    fit_regions,
+    learn_head,
     sampled_regions,
     train_region_fit,
 )
@@ -55,7 +55,7 @@ def test_what_can_be_seen_is_learnt_and_again_alike() -> None:
     steps: list[tuple[int, int]] = []
 
     def learnt() -> dict[str, torch.Tensor]:
-        return fit_regions(
+        return learn_head(
             features, targets, fit, seed=1,
             log=lambda step, values: losses.append(values["loss"]),
             progress=lambda done, total: steps.append((done, total)),
@@ -116,6 +116,12 @@ def test_bad_settings(config: RegionFitTraining) -> None:
     quiet = Console(quiet=True)
     with pytest.raises(ValueError, match=r"added to a \.safetensors model"):
         train_region_fit(replace(config, weights="bvlc"), quiet)
+    with pytest.raises(ValueError, match=r"added to a \.safetensors model of this project; name one"):
+        train_region_fit(replace(config, weights=None), quiet)
+    with pytest.raises(FileNotFoundError, match="--chooser nobody: neither a file nor one of the known"):
+        train_region_fit(replace(config, chooser="nobody"), quiet)
+    with pytest.raises(ValueError, match="--precision tf32 is for GPUs"):
+        train_region_fit(replace(config, fit=RegionFitting(precision="tf32"), device="cpu"), quiet)
     with pytest.raises(ValueError, match=r"has no objectness \(train\.py objectness adds it\)"):
         train_region_fit(replace(config, chooser=config.weights or ""), quiet)
     with pytest.raises(ValueError, match=r"--fit\.images is 0, but must be at least 1"):
