@@ -34,9 +34,9 @@ class RCNN:
         choose: Which of the boxes to look at, and what their scores are multiplied with; by default the first, and
             nothing.
         max_boxes: Most boxes to look at in an image; None looks at all.
-        early_stop: Leave out boxes whose factor is below `score_threshold`, even if raised by the most that a scorer may
-            add that tells of the fit: scores are at most 1, so nothing that would be reported is missed. Likewise those
-            whose factor is below `min_objectness`. An ensemble stops at what its members so far leave no chance.
+        early_stop: Leave out boxes whose factor is below `score_threshold`, even if raised by the most that a scorer
+            may add that tells of the fit: scores are at most 1, so nothing that would be reported is missed. Likewise
+            those whose factor is below `min_objectness`. An ensemble stops at what its members so far leave no chance.
         min_objectness: Lowest factor of a box that is worth a look where low scores count, too.
         labels: The labels to report, None for all.
         nms_iou: A detection goes if a better one of its class overlaps it by more than this IoU.

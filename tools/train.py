@@ -1,4 +1,5 @@
-"""Train: SVMs on few photos, fine-tuning of a detector, pretraining of a classifier, boxes from labels.
+"""Train: SVMs on few photos, fine-tuning of a detector, pretraining of a classifier, heads that judge boxes, boxes from
+labels.
 
 examples:
   python tools/train.py svm --annotations instances.json --images photos/ --output my_detector
