@@ -7,6 +7,8 @@ examples:
   python tools/train.py finetune --config configs/finetune_small.yaml --annotations a.json --images photos/
   python tools/train.py finetune --config configs/finetune_small.yaml --annotations a.json --images photos/ --resume
   python tools/train.py classify --config configs/pretrain_imagenet.yaml --images ILSVRC/Data/CLS-LOC/train
+  python tools/train.py objectness --weights finetuned --annotations a.json --images photos/ --output with_objectness
+  python tools/train.py fit --weights member --chooser with_objectness --annotations a.json --images photos/
   python tools/train.py boxes --detections outputs/detections.json --image-labels photos.csv --output boxes.json
   torchrun --nproc-per-node 2 tools/train.py finetune --config configs/finetune_ilsvrc.yaml \\
       --annotations ILSVRC/Annotations/DET --images ILSVRC/Data/DET --data.class_lists ILSVRC/ImageSets/DET

@@ -274,12 +274,19 @@ def test_a_grid_needs_a_map(run: Run, random_model: Path, tmp_path: Path) -> Non
 def test_what_a_run_starts_from_is_not_written_over(run: Run, random_model: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(random_model.read_bytes())
     sentence = "model.safetensors: --output would take the place of the file of --"
-    for kind in ("svm", "finetune", "objectness"):
+    for kind in ("svm", "finetune", "objectness", "fit"):
         code, _, err = run("train", kind, "--weights", tmp_path, "--output", f"{tmp_path}/../{tmp_path.name}")
         assert code == 2 and f"{sentence}weights" in err
     teacher = ("--teacher", tmp_path, "--teacher-weight", 1)
     code, _, err = run("train", "finetune", "--weights", random_model, "--output", tmp_path, *teacher)
     assert code == 2 and f"{sentence}teacher" in err
+    chooser = tmp_path / "chooser" / "model.safetensors"
+    chooser.parent.mkdir()
+    chooser.write_bytes(find_weights("googlenet-det200").read_bytes())  # type: ignore[union-attr]
+    code, _, err = run(
+        "train", "fit", "--weights", random_model, "--chooser", chooser, "--output", chooser.parent
+    )
+    assert code == 2 and f"{sentence}chooser" in err
     code, _, err = run("train", "svm", "--weights", random_model, "--output", random_model)
     assert code == 2 and f"--output {random_model}: is a file, name a folder" in err
     labels = tmp_path / "labels.csv"

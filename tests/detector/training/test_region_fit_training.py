@@ -14,7 +14,8 @@ from detector.architecture import Architecture
 from detector.googlenet import GoogLeNet
 from detector.safetensors_file import WeightsCard, read_weights_file, write_weights_file
 from detector.training.data import DataConfig
-from detector.training.objectness_fit import best_iou
+from detector.training.objectness import ObjectnessTraining, train_objectness
+from detector.training.objectness_fit import ObjectnessFit, best_iou
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
 from detector.training.region_fit import (
@@ -24,7 +25,7 @@ from detector.training.region_fit import (
     sampled_regions,
     train_region_fit,
 )
-from detector.weights import CAFFE_INPUT, FIT, load_fit, load_weights
+from detector.weights import CAFFE_INPUT, FIT, load_fit, load_objectness, load_weights
 
 
 @pytest.fixture
@@ -101,6 +102,14 @@ def test_the_model_is_the_same_with_a_head(config: RegionFitTraining) -> None:
     regions = torch.rand(2, 3, 64, 64) * 255
     before, after = (load_weights(Path(file)).eval()(regions) for file in (config.weights or "", path))
     assert torch.equal(before, after)
+    # another head beside it leaves it there
+    data, fit = replace(config.data, hold_out=0.0, first=2), ObjectnessFit(rank=0, epochs=1)
+    both = train_objectness(
+        ObjectnessTraining(data, str(path), config.output + "3", fit=fit), Console(quiet=True)
+    )
+    assert load_objectness(both) is not None
+    kept = load_fit(both)
+    assert kept is not None and torch.equal(kept.hidden.weight, head.hidden.weight)
     # a second time takes the place of the first
     again = train_region_fit(
         replace(config, weights=str(path), output=config.output + "2"), Console(quiet=True)
