@@ -11,6 +11,7 @@ from eval.atomic import writing
 from eval.bootstrap import Comparison, Interval
 from eval.errors import CAUSES, ErrorBreakdown
 from eval.evaluation import Evaluation
+from eval.operating_points import all_classes
 
 
 def write_report(
@@ -39,6 +40,7 @@ def write_report(
         interval=interval,
         breakdown=breakdown,
         causes=CAUSES,
+        together=all_classes(result) if has_boxes else None,
         comparison=comparison,
         ranking=figures.as_svg(figures.ranking(result)) if has_boxes else "",
         curves=figures.as_svg(figures.precision_recall(result)) if has_boxes else "",

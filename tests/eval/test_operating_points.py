@@ -1,6 +1,8 @@
 """All classes together, against counting by hand."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from eval.dataset import Category, ImageSet, make_annotations, make_detections
 from eval.matching import IGNORED, TRUE_POSITIVE
 from eval.operating_points import OperatingPoint, all_classes
 from eval.protocols import evaluate
+from eval.report import write_report
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["ilsvrc", "iou50", "voc2012", "coco"]))
@@ -47,7 +50,7 @@ def test_of_a_single_class_the_average_precision_is_its_own(protocol: str) -> No
     assert checked > 20
 
 
-def test_classes_are_ranked_in_one_list() -> None:
+def test_classes_are_ranked_in_one_list(tmp_path: Path) -> None:
     images = ImageSet(np.array([1]), ("a",))
     boxes = [[0, 0, 50, 50], [100, 100, 150, 150]]
     annotations = make_annotations(
@@ -68,3 +71,10 @@ def test_classes_are_ranked_in_one_list() -> None:
     assert found.average_precision == pytest.approx((1 + 2 / 3) / 2)  # the wrong cat comes before the dog
     assert found.points[:2] == (OperatingPoint(0.5, 2, 0.5, 0.5), OperatingPoint(0.3, 3, 2 / 3, 1.0))
     assert found.points[2].detections == 0 and math.isnan(found.points[2].precision)
+    page = tmp_path / "page.html"
+    write_report(page, result, title="found")
+    text = page.read_text(encoding="utf-8")
+    assert "All classes together: average precision 0.8333" in text
+    rows = re.findall(r"<tr><td>([\d.]+)</td><td>(\d+)</td>\s*<td>(\S+)</td><td>(\S+)</td></tr>", text)
+    assert rows[0] == ("0.5", "2", "0.5000", "0.5000")
+    assert rows[2] == ("0.3", "3", "0.6667", "1.0000") and len(rows) == 5

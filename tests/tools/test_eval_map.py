@@ -116,7 +116,7 @@ def test_everything_at_once(run: Run, tmp_path: Path) -> None:
     rows = list(csv.DictReader(outputs["csv"].open()))
     assert [float(row["ap"]) for row in rows] == pytest.approx([row["ap"] for row in result["classes"]])
     page = outputs["html"].read_text()
-    assert page.count("<svg") == page.count("</svg>") == 4 and page.count("<tr>") == 6
+    assert page.count("<svg") == page.count("</svg>") == 4 and page.count("<tr>") == 6 + 6
     assert "0.7961" in page and not re.search(r"(src|href)=.http", page)  # needs no network
     again = tmp_path / "again.html"
     run(*EXAMPLE, "--compare", other, "--errors", "--bootstrap", "100", "--html", again)
