@@ -107,8 +107,8 @@ class Ensemble:
         total, weight_so_far = seen[rows].astype(np.float64) * self.weights[0], self.weights[0]
         opinions = [opinion[rows] for opinion in opinions]
         for number, (member, weight) in enumerate(zip(others, self.weights[1:], strict=True)):
-            scores[rows] = total * factor(rows, opinions)[:, None]
             most = factor(rows, opinions)
+            scores[rows] = total * most[:, None]
             if factors is not None and any(left.tells_fit for left in others[number:]):
                 most = highest_fit(factors[rows])
             highest = total.max(axis=1, initial=0) + (1 - weight_so_far) * HIGHEST_SCORE

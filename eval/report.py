@@ -11,7 +11,7 @@ from eval.atomic import writing
 from eval.bootstrap import Comparison, Interval
 from eval.errors import CAUSES, ErrorBreakdown
 from eval.evaluation import Evaluation
-from eval.operating_points import all_classes
+from eval.operating_points import AllClasses
 
 
 def write_report(
@@ -22,6 +22,7 @@ def write_report(
     interval: Interval | None = None,
     breakdown: ErrorBreakdown | None = None,
     comparison: Comparison | None = None,
+    together: AllClasses | None = None,
     other_title: str = "",
 ) -> None:
     """Write a page that needs nothing but itself; whatever is None is left out.
@@ -40,7 +41,7 @@ def write_report(
         interval=interval,
         breakdown=breakdown,
         causes=CAUSES,
-        together=all_classes(result) if has_boxes else None,
+        together=together if has_boxes else None,
         comparison=comparison,
         ranking=figures.as_svg(figures.ranking(result)) if has_boxes else "",
         curves=figures.as_svg(figures.precision_recall(result)) if has_boxes else "",

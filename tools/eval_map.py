@@ -215,7 +215,7 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
 
         write_report(
             arguments.html, result, title=names[0], interval=interval, breakdown=breakdown,
-            comparison=comparison, other_title=names[1],
+            comparison=comparison, together=together, other_title=names[1],
         )  # fmt: skip
     summary.print_evaluation(
         result, interval=interval, breakdown=breakdown if arguments.errors else None, together=together

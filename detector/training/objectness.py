@@ -9,13 +9,12 @@ import torch
 from rich.console import Console
 
 from detector.configuration import choose_device
-from detector.googlenet import GoogLeNet
 from detector.objectness import LONG_SIDES, BoxChooser, SharedPass, trunk_of
 from detector.runtime import RuntimeName
-from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
 from detector.training.data import DataConfig, read_with_boxes, write_not_learnt_from
 from detector.training.display import bar, left_out
+from detector.training.heads import model_for_head, write_with_head
 from detector.training.objectness_fit import FROZEN, MappedImage, ObjectnessFit, fit_objectness
 from detector.training.problems import Problems
 from detector.training.ranges import at_least
@@ -23,7 +22,7 @@ from detector.training.run_log import RunLog
 from detector.training.sampling import overlaps
 from detector.training.start import output_folder
 from detector.training.training_set import IGNORE, TrainingSet
-from detector.weights import MODEL_FILE, OBJECTNESS, find_weights, load_weights
+from detector.weights import OBJECTNESS
 
 _COUNTS = (50, 100, 200, 400)  # boxes that the recall is told of
 
@@ -63,12 +62,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     Raises:
         OSError, ValueError: What keeps the head from being made, in one sentence.
     """
-    source = find_weights(config.weights)
-    if not isinstance(source, Path) or source.suffix != ".safetensors":
-        raise ValueError("--weights: objectness is added to a .safetensors model of this project; name one")
-    classifier = load_weights(source)
-    if not isinstance(classifier.network, GoogLeNet):
-        raise ValueError(f"--weights {source}: has no whole network, whose map could be used")
+    source, classifier = model_for_head(config.weights)
     device = choose_device(config.device)
     output = output_folder(config.output, weights=config.weights)
     problems = Problems(config.data.problems, left_out(console))
@@ -96,11 +90,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
             device=device, seed=config.seed, log=log.write, progress=progress,
         )  # fmt: skip
     draw_curves(output / "log.csv", output / "curves.png")
-    tensors, card = read_weights_file(source)
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(OBJECTNESS)}
-    learnt = {f"{OBJECTNESS}{name}": tensor for name, tensor in head.state_dict().items()}
-    path = output / MODEL_FILE
-    write_weights_file(path, kept | learnt, replace(card, objectness=LONG_SIDES))
+    path = write_with_head(source, output, OBJECTNESS, head, objectness=LONG_SIDES)
     if held is not None:
         shared = SharedPass(classifier, changes=head.changes, runtime=config.runtime, device=device)
         _tell_recall(*held, BoxChooser(shared, head), console)

@@ -16,15 +16,14 @@ from detector.googlenet import GoogLeNet
 from detector.low_rank import learn_changes, new_changes
 from detector.objectness import ImageMap, ObjectnessHead
 from detector.runtime import Precision, arithmetic
+from detector.training.heads import LOG_EVERY, warm_up_and_fall
 from detector.training.ranges import at_least
 from detector.training.sampling import overlaps
 from detector.training.training_set import IGNORE, AnnotatedImage
 
 FROZEN = "pool4"  # the last stage that does not learn
 LEARNT = ("inception_5a", "inception_5b")
-_WARMUP = 100  # steps
 _FOR_STATISTICS = 300  # images whose features say what mean and deviation the head expects
-_LOG_EVERY = 50  # steps
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def fit_objectness(
     Args:
         images: What is learnt from.
         trunk: Whose stages after `FROZEN` make the map; it stays as it is.
-        log: Told of the step and of its values every `_LOG_EVERY` steps.
+        log: Told of the step and of its values every `LOG_EVERY` steps.
         progress: Told of the steps done and to do.
 
     Raises:
@@ -206,7 +205,7 @@ def fit_objectness(
             step += 1
             losses.append(loss.item())
             progress(step, steps)
-            if step % _LOG_EVERY == 0 or step == steps:
+            if step % LOG_EVERY == 0 or step == steps:
                 log(step, {"loss": float(np.mean(losses)), "learning_rate": float(schedule.get_last_lr()[0])})
                 losses.clear()
     return head.eval().cpu()
@@ -221,7 +220,4 @@ def _optimizer(
     if len(head.changes):
         groups.append({"params": list(head.changes.parameters()), "lr": fit.change_rate})
     optimizer = torch.optim.AdamW(groups, weight_decay=fit.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / _WARMUP) * (1 - step / steps)
-    )
-    return optimizer, schedule
+    return optimizer, warm_up_and_fall(optimizer, steps)

@@ -12,17 +12,16 @@ from rich.console import Console
 from torch import nn
 
 from detector.configuration import choose_device
-from detector.googlenet import GoogLeNet
 from detector.nms import diverse_order
 from detector.objectness import BoxChooser, ImageFeatures, SharedPass, trunk_of
 from detector.region_classifier import Preprocessing
 from detector.region_fit import STAGE, FitHead
 from detector.regions import warp_regions
 from detector.runtime import Precision, Runtime, RuntimeName, choose_runtime
-from detector.safetensors_file import read_weights_file, write_weights_file
 from detector.training.curves import draw_curves
 from detector.training.data import DataConfig, read_data, region_search, write_not_learnt_from
 from detector.training.display import bar, left_out
+from detector.training.heads import LOG_EVERY, model_for_head, warm_up_and_fall, write_with_head
 from detector.training.objectness_fit import best_iou, fit_target
 from detector.training.problems import Problems
 from detector.training.ranges import at_least
@@ -30,10 +29,8 @@ from detector.training.region_proposals import boxes_of_images
 from detector.training.run_log import RunLog
 from detector.training.start import output_folder
 from detector.training.training_set import AnnotatedImage, TrainingSet
-from detector.weights import FIT, MODEL_FILE, find_weights, load_objectness, load_weights
+from detector.weights import FIT, find_weights, load_objectness, load_weights
 
-_WARMUP = 100  # steps
-_LOG_EVERY = 50  # steps
 _AT_A_TIME = 8  # regions of the network
 
 
@@ -113,12 +110,9 @@ def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
     Raises:
         OSError, ValueError: What keeps the head from being made, in one sentence.
     """
-    source = None if config.weights is None else find_weights(config.weights)
-    if not isinstance(source, Path) or source.suffix != ".safetensors":
-        raise ValueError("--weights: a head is added to a .safetensors model of this project; name one")
-    classifier = load_weights(source)
-    if not isinstance(classifier.network, GoogLeNet):
-        raise ValueError(f"--weights {source}: has no whole network, whose map could be used")
+    if config.weights is None:
+        raise ValueError("--weights is missing: name the member of an ensemble that is to tell of the fit")
+    source, classifier = model_for_head(config.weights)
     chooser = _chooser(config)
     # Before the long work, so that a precision or runtime that is not there shows now.
     maps = choose_runtime(
@@ -135,11 +129,7 @@ def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
             features, targets, config.fit, seed=config.seed, log=log.write, progress=progress
         )  # fmt: skip
     draw_curves(output / "log.csv", output / "curves.png")
-    tensors, card = read_weights_file(source)
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(FIT)}
-    path = output / MODEL_FILE
-    write_weights_file(path, kept | {f"{FIT}{name}": part for name, part in head.state_dict().items()}, card)
-    return path
+    return write_with_head(source, output, FIT, head)
 
 
 def _chooser(config: RegionFitTraining) -> BoxChooser:
@@ -273,7 +263,7 @@ def learn_head(
     """Learn the targets (M,) of regions by their maps (M, D, h, h), half of the batches mirrored.
 
     Args:
-        log: Told of the step and of its values every `_LOG_EVERY` steps.
+        log: Told of the step and of its values every `LOG_EVERY` steps.
         progress: Told of the steps done and to do.
     """
     torch.manual_seed(seed)
@@ -281,9 +271,7 @@ def learn_head(
     size = min(fit.batch_size, len(targets))
     steps = fit.epochs * (len(targets) // size)
     optimizer = torch.optim.AdamW(head.parameters(), lr=fit.learning_rate, weight_decay=fit.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / _WARMUP) * (1 - step / steps)
-    )
+    schedule = warm_up_and_fall(optimizer, steps)
     wanted = torch.from_numpy(targets)
     losses: list[float] = []
     for step in range(steps):
@@ -302,7 +290,7 @@ def learn_head(
         schedule.step()
         losses.append(loss.item())
         progress(step + 1, steps)
-        if (step + 1) % _LOG_EVERY == 0 or step + 1 == steps:
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             log(step + 1, {"loss": float(np.mean(losses)), "learning_rate": float(schedule.get_last_lr()[0])})
             losses.clear()
     return head.eval()

@@ -72,7 +72,7 @@ def test_classes_are_ranked_in_one_list(tmp_path: Path) -> None:
     assert found.points[:2] == (OperatingPoint(0.5, 2, 0.5, 0.5), OperatingPoint(0.3, 3, 2 / 3, 1.0))
     assert found.points[2].detections == 0 and math.isnan(found.points[2].precision)
     page = tmp_path / "page.html"
-    write_report(page, result, title="found")
+    write_report(page, result, title="found", together=all_classes(result))
     text = page.read_text(encoding="utf-8")
     assert "All classes together: average precision 0.8333" in text
     rows = re.findall(r"<tr><td>([\d.]+)</td><td>(\d+)</td>\s*<td>(\S+)</td><td>(\S+)</td></tr>", text)

@@ -125,7 +125,7 @@ def test_bad_settings(config: RegionFitTraining) -> None:
     quiet = Console(quiet=True)
     with pytest.raises(ValueError, match=r"added to a \.safetensors model"):
         train_region_fit(replace(config, weights="bvlc"), quiet)
-    with pytest.raises(ValueError, match=r"added to a \.safetensors model of this project; name one"):
+    with pytest.raises(ValueError, match="--weights is missing: name the member"):
         train_region_fit(replace(config, weights=None), quiet)
     with pytest.raises(FileNotFoundError, match="--chooser nobody: neither a file nor one of the known"):
         train_region_fit(replace(config, chooser="nobody"), quiet)
