@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.image_names import image_stem
 from proposals.files import Proposals, by_rank, written_whole
@@ -54,8 +55,10 @@ def export(path: str | Path, images: Sequence[ExportedImage], export_format: Exp
         ValueError: the framework could not tell two images from each other.
     """
     with written_whole(path) as file:
-        # Protocol 2 and plain numpy arrays: any Python 3 reads it.
-        pickle.dump(_as(export_format, images), file, protocol=2)
+        # Protocol 2 and plain numpy arrays: any Python 3 with any numpy reads it.
+        pickler = pickle.Pickler(file, protocol=2)
+        pickler.dispatch_table = {np.ndarray: _reduced}
+        pickler.dump(_as(export_format, images))
 
 
 def _as(export_format: ExportFormat, images: Sequence[ExportedImage]) -> Any:
@@ -82,6 +85,12 @@ def _as(export_format: ExportFormat, images: Sequence[ExportedImage]) -> Any:
                 for key, image in zip(keys, images, strict=True)
             }
     raise ValueError(f"export format {export_format!r}: expected detectron2, mmdetection or mmdetection3")
+
+
+def _reduced(array: NDArray[np.float32]) -> tuple[type, tuple[int], Any]:
+    """How to make an array anew: numpy's own way names a private module, which numpy 1 and 2 call differently."""
+    state = array.__reduce__()[2]  # shape, type and content, for `__setstate__` of an empty array
+    return np.ndarray, (0,), state
 
 
 def _check_unique(keys: Sequence[str], images: Sequence[ExportedImage]) -> None:

@@ -1,8 +1,9 @@
 """Shards: round trips, look-up by name, damage; exports as the other frameworks read them."""
 
 import pickle
+import pickletools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -160,3 +161,12 @@ def test_export_for_mmdetection(tmp_path: Path) -> None:
     same_place = images_to_export({"a/1.jpg": Path("x/a/1.jpg"), "z/a/1.jpg": Path("z/a/1.jpg")}, {})
     with pytest.raises(ValueError, match=r"both are 'a/1\.jpg' to this framework"):
         export(tmp_path / "mm3.pkl", same_place, "mmdetection3")
+
+
+@pytest.mark.parametrize("export_format", get_args(ExportFormat))
+def test_exports_are_read_by_any_numpy(tmp_path: Path, export_format: ExportFormat) -> None:
+    export(tmp_path / "any.pkl", images_to_export(FILES, FOUND), export_format)
+    opcodes = pickletools.genops((tmp_path / "any.pkl").read_bytes())
+    named = {str(argument) for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
+    # Numpy 1 has no numpy._core, and 2 warns of numpy.core.
+    assert {name for name in named if name.startswith("numpy")} == {"numpy ndarray", "numpy dtype"}
