@@ -41,6 +41,28 @@ def images_to_export(
     return [ExportedImage(files[name], image_id, found.get(name, empty)) for name, image_id in dataset]
 
 
+def check_names(images: Sequence[ExportedImage], export_format: ExportFormat) -> None:
+    """Refuse images that have one name in the export; their proposals do not matter, so it can come before these.
+
+    Raises:
+        ValueError: the framework could not tell two images from each other.
+    """
+    match export_format:
+        case "detectron2":
+            names = [str(image.image_id) for image in images]
+        case "mmdetection3":
+            names = _path_ends(images)
+        case _:
+            return  # mmdetection goes by the order
+    seen: dict[str, Path] = {}
+    for name, image in zip(names, images, strict=True):
+        if name in seen:
+            raise ValueError(
+                f"{image.path} and {seen[name]}: both are {name!r} to this framework, rename one"
+            )
+        seen[name] = image.path
+
+
 def export(path: str | Path, images: Sequence[ExportedImage], export_format: ExportFormat) -> None:
     """Write one pickle.
 
@@ -52,8 +74,9 @@ def export(path: str | Path, images: Sequence[ExportedImage], export_format: Exp
             `mmdetection3` (3.x) a dict of boxes and scores by folder and file name.
 
     Raises:
-        ValueError: the framework could not tell two images from each other.
+        ValueError: see `check_names`.
     """
+    check_names(images, export_format)
     with written_whole(path) as file:
         # Protocol 2 and plain numpy arrays: any Python 3 with any numpy reads it.
         pickler = pickle.Pickler(file, protocol=2)
@@ -64,7 +87,6 @@ def export(path: str | Path, images: Sequence[ExportedImage], export_format: Exp
 def _as(export_format: ExportFormat, images: Sequence[ExportedImage]) -> Any:
     match export_format:
         case "detectron2":
-            _check_unique([str(image.image_id) for image in images], images)
             return {
                 "ids": [image.image_id for image in images],
                 "boxes": [image.proposals.boxes for image in images],
@@ -77,25 +99,19 @@ def _as(export_format: ExportFormat, images: Sequence[ExportedImage]) -> Any:
                 for image in images
             ]
         case "mmdetection3":
-            # mmdet.datasets.BaseDetDataset looks an image up by the last two parts of its path.
-            keys = ["/".join(image.path.absolute().parts[-2:]) for image in images]
-            _check_unique(keys, images)
             return {
-                key: {"bboxes": image.proposals.boxes, "scores": image.proposals.scores}
-                for key, image in zip(keys, images, strict=True)
+                name: {"bboxes": image.proposals.boxes, "scores": image.proposals.scores}
+                for name, image in zip(_path_ends(images), images, strict=True)
             }
     raise ValueError(f"export format {export_format!r}: expected detectron2, mmdetection or mmdetection3")
+
+
+def _path_ends(images: Sequence[ExportedImage]) -> list[str]:
+    """The last two parts of the paths, by which mmdet.datasets.BaseDetDataset looks images up."""
+    return ["/".join(image.path.absolute().parts[-2:]) for image in images]
 
 
 def _reduced(array: NDArray[np.float32]) -> tuple[type, tuple[int], Any]:
     """How to make an array anew: numpy's own way names a private module, which numpy 1 and 2 call differently."""
     state = array.__reduce__()[2]  # shape, type and content, for `__setstate__` of an empty array
     return np.ndarray, (0,), state
-
-
-def _check_unique(keys: Sequence[str], images: Sequence[ExportedImage]) -> None:
-    seen: dict[str, Path] = {}
-    for key, image in zip(keys, images, strict=True):
-        if key in seen:
-            raise ValueError(f"{image.path} and {seen[key]}: both are {key!r} to this framework, rename one")
-        seen[key] = image.path

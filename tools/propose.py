@@ -70,6 +70,7 @@ def propose(arguments: Namespace) -> int:
     from detector.images import find_images, read_image
     from eval.inputs import read_annotations
     from proposals import SelectiveSearch, job
+    from proposals.export import check_names, images_to_export
 
     patterns = [*arguments.image, *(_lines(arguments.list) if arguments.list else [])]
     if not patterns:
@@ -86,6 +87,13 @@ def propose(arguments: Namespace) -> int:
             raise ValueError(
                 f"{arguments.annotations}: annotates none of the {len(images)} images (such as {next(iter(images))})"
             )
+
+    dataset = None
+    if annotations is not None and arguments.export:
+        in_order = _in_file_order(arguments.annotations, annotations)
+        dataset = [(own_names[name], image_id) for name, image_id in in_order if name in own_names]
+    for export_format in arguments.export:  # now: the search may take days
+        check_names(images_to_export(images, {}, dataset), export_format)
 
     # One image on each core is faster than one image on all of them.
     options = arguments.proposals.as_dict()
@@ -131,7 +139,7 @@ def propose(arguments: Namespace) -> int:
     if failed == len(images):
         return BAD_INPUT
     print(f"shards in {arguments.output}: {len(shards)}")
-    _finish(arguments, shards, annotations, own_names)
+    _finish(arguments, shards, annotations, own_names, dataset)
     return PARTLY_DONE if failed else 0
 
 
@@ -140,11 +148,13 @@ def _finish(
     shards: "list[ShardPlan]",
     annotations: "Annotations | None",
     own_names: dict[str, str],
+    dataset: list[tuple[str, int | str]] | None,
 ) -> None:
     """What needs all shards: numbers, exports, recall.
 
     Args:
         own_names: name in the annotations -> name in the shards.
+        dataset: see `images_to_export`.
     """
     from rich.console import Console
 
@@ -171,10 +181,6 @@ def _finish(
 
     if arguments.export:
         files = {name: path for shard in shards for name, path in shard.images.items()}
-        dataset = None
-        if annotations is not None:
-            in_order = _in_file_order(arguments.annotations, annotations)
-            dataset = [(own_names[name], image_id) for name, image_id in in_order if name in own_names]
         exported = images_to_export(files, found, dataset)
         for export_format in arguments.export:
             path = output / f"{export_format}.pkl"

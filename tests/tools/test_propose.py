@@ -213,6 +213,20 @@ def test_images_of_one_stem_are_not_taken_for_each_other(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("export_format", ["detectron2", "mmdetection3"])
+def test_exports_that_mix_up_images_are_refused_before_the_work(
+    propose: Propose, tmp_path: Path, photos: Path, export_format: str
+) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "c.png").write_bytes((photos / "more" / "c.png").read_bytes())
+    arguments = ("--output", tmp_path / "boxes", "--export", export_format, "--proposals.mode", "single")
+    run = propose("--image", photos, tmp_path / "more", *arguments)
+    assert run.returncode == 2 and "c.png: both are '" in run.stderr
+    assert not (tmp_path / "boxes").exists()
+    (tmp_path / "more" / "c.png").rename(tmp_path / "more" / "d.png")  # as the message says
+    assert propose("--image", photos, tmp_path / "more", *arguments).returncode == 0
+
+
 def test_where_every_image_fails_nothing_is_said_to_be_done(propose: Propose, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
     run = propose("--image", tmp_path / "a.png", "--output", tmp_path / "boxes", "--export", "detectron2")
