@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -98,6 +99,10 @@ class ArgumentParser(jsonargparse.ArgumentParser):
             self.error("is no text")
         finally:
             self._file = ""
+
+    def format_help(self, *arguments: Any, **more: Any) -> str:
+        """The help, most of it docstrings for Python: of its None the command line and YAML files say null."""
+        return re.sub(r"\bNone\b", "null", super().format_help(*arguments, **more))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong with the command line or the file and exit with 2."""

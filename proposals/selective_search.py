@@ -65,7 +65,9 @@ class SelectiveSearch:
             ("num_threads", num_threads),
         ):
             if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
-                raise ValueError(f"{name} is {value}: expected a whole number of at least 1, or None")
+                raise ValueError(
+                    f"{name} is {value}: expected a whole number of at least 1, or None (null in options)"
+                )
         if not min_box_side >= 0:
             raise ValueError(f"min_box_side is {min_box_side:g}: expected 0 or more")
         if not (isinstance(seed, int | np.integer) and seed >= 0):
