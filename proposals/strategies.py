@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import product
+from numbers import Real
 from typing import Literal
 
 from proposals.colour_spaces import COLOUR_SPACES, ColourSpace
@@ -25,7 +26,7 @@ class Strategy:
     k: float = 100.0
 
     def __post_init__(self) -> None:
-        terms = self.similarity.split("+")
+        terms = str(self.similarity).split("+")  # of a file it may be anything
         if not set(terms) <= set("CTSF") or len(set(terms)) < len(terms):
             raise ValueError(
                 f"similarity {self.similarity!r}: expected some of C, T, S and F joined by +, such as C+T+S+F"
@@ -34,8 +35,8 @@ class Strategy:
             raise ValueError(
                 f"colour space {self.colour_space!r}: expected one of {', '.join(COLOUR_SPACES)}"
             )
-        if not 0 < self.k < math.inf:
-            raise ValueError(f"k is {self.k:g}: expected a positive, finite number")
+        if not (isinstance(self.k, Real) and 0 < self.k < math.inf):
+            raise ValueError(f"k is {self.k!r}: expected a positive, finite number")
 
 
 def strategies_of(mode: Mode) -> tuple[Strategy, ...]:

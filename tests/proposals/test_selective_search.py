@@ -217,8 +217,12 @@ def test_bad_settings_are_named(arguments: dict[str, object], message: str) -> N
         ({"similarity": "C+X"}, "similarity 'C\\+X'"),
         ({"similarity": ""}, "similarity ''"),
         ({"similarity": "S+S"}, "similarity 'S\\+S'"),
+        ({"similarity": 5}, "similarity 5: expected some of C, T, S and F"),
+        ({"similarity": None}, "similarity None: expected some of C, T, S and F"),
         ({"colour_space": "RGB"}, "'RGB'.*HSV"),
         ({"k": 0}, "k is 0"),
+        ({"k": None}, "k is None: expected a positive, finite number"),
+        ({"k": "100"}, "k is '100': expected a positive, finite number"),
         ({"k": float("inf")}, "k is inf: expected a positive, finite number"),
     ],
 )
