@@ -33,7 +33,7 @@ class SelectiveSearch:
         strategies: the hierarchies to build, instead of those of `mode`; a dict of the arguments of `Strategy`,
             as a configuration file has it, does as well.
         superpixel_scale: multiplies k and the smallest region of the initial segmentations; 2.0 is
-            GoogLeNet's choice (Szegedy et al. 2015, sec. 6): about half the boxes.
+            GoogLeNet's choice (Szegedy et al. 2015, sec. 8): about half the boxes.
         resize_width: the image is resized to this width first, as in R-CNN, or to twice as much in height
             where that is less; it bounds time and memory. None keeps the image as it is.
         min_box_side: boxes narrower or lower than this are left out, in pixels of the resized image. R-CNN

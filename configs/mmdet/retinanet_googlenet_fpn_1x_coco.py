@@ -14,4 +14,4 @@ model = dict(
     ),
     neck=dict(in_channels=[480, 832, 1024], start_level=0),
 )
-optim_wrapper = dict(clip_grad=dict(max_norm=10.0))  # a network without batch norms needs it
+optim_wrapper = dict(clip_grad=dict(max_norm=10.0))  # weights without batch norm, such as "bvlc", need it
