@@ -110,9 +110,9 @@ def find_weights(choice: str | None = None, *, classifier: bool = False) -> Weig
     """Settle which weights to use.
 
     Args:
-        choice: The path of a file, or the name of a record (`bvlc`, `torchvision`) or of a model that ships
-            (`googlenet-det200`). By default the first of: that model; torchvision's, if it was downloaded before
-            (nothing is downloaded unasked); the BVLC model in the shared folder.
+        choice: The path of a file or the folder of a training run, or the name of a record (`bvlc`, `torchvision`) or
+            of a model that ships (`googlenet-det200`, ...). By default the first of: `googlenet-det200`; torchvision's,
+            if it was downloaded before (nothing is downloaded unasked); the BVLC model in the shared folder.
         classifier: For whole images, which the model that ships has unlearnt in part: by default it comes last.
 
     Raises:

@@ -119,7 +119,8 @@ def build_backbone(
     """A backbone with or without trained weights.
 
     Args:
-        weights: What `tools/detect.py --weights` takes: `torchvision`, `bvlc` or a file. None: random ones.
+        weights: What `tools/detect.py --weights` takes: `torchvision`, `bvlc`, the name of a model that ships
+            (`googlenet-det200`, ...), a file, or the folder of a training run. None: random ones.
         taps: Stages to give the feature maps of.
         architecture: Of a network with random weights, by default the paper's; trained ones bring their own.
         freeze: Fix the network up to and including this stage.

@@ -26,7 +26,8 @@ class GoogLeNetBackbone(Backbone):
     """Normalised images (B, 3, H, W) -> feature maps by the names of `out_features`.
 
     Args:
-        weights: `torchvision`, `bvlc`, a weights file, or None for random ones.
+        weights: `torchvision`, `bvlc`, a model that ships (`googlenet-det200`, ...), a weights file, the folder of a
+            training run, or None for random ones.
         out_features: Names of `detector.plugins.backbone.LEVELS`, in their order.
         frozen_levels: How many of the five levels keep their weights.
         given: How the images are normalised.

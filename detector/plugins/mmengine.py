@@ -23,7 +23,8 @@ class GoogLeNetBackbone(BaseModule):
     """Normalised images (B, 3, H, W) -> a tuple of feature maps.
 
     Args:
-        weights: `torchvision`, `bvlc` or a weights file, with the architecture they have; None: random ones.
+        weights: `torchvision`, `bvlc`, a model that ships (`googlenet-det200`, ...), a weights file or the folder of a
+            training run, with the architecture they have; None: random ones.
         out_indices: Which of the levels to give: 0..4 of the strides 2, 4, 8, 16, 32 with 64, 192, 480, 832 and 1024
             channels.
         frozen_stages: Levels 0..`frozen_stages` keep their weights; -1: none does.

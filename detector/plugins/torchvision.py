@@ -45,7 +45,8 @@ def googlenet_fpn(
     into what its weights were trained on, so leave `image_mean` and `image_std` alone.
 
     Args:
-        weights: `torchvision`, `bvlc`, a weights file, or None for random ones.
+        weights: `torchvision`, `bvlc`, a model that ships (`googlenet-det200`, ...), a weights file, the folder of a
+            training run, or None for random ones.
         finest_stride: 4 for Faster R-CNN and Mask R-CNN (strides 4, 8, 16, 32, 64), 8 for RetinaNet and FCOS
             (8, 16, 32, 64, 128).
         out_channels: Channels of every level.
