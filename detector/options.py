@@ -40,11 +40,11 @@ def add_detector_options(parser: ArgumentParser) -> None:
         "score every box with every model in float32, whatever --num-proposals: the reference",
     )
     option("--proposal-files", str, "boxes from files of tools/propose.py instead", nargs="+", metavar="PATH")
-    option("--nms-iou", float, "a better detection of the class with more overlap suppresses")
+    option("--nms-iou", float, "a detection goes if a better one of its class overlaps it by more than this")
     option(
         "--soft-nms",
         float | None,
-        "one with less lowers the score by this sigma of Soft-NMS; null: not at all",
+        "if it overlaps less, the score is multiplied with exp(-IoU^2 / this); null: not",
     )
     option(
         "--box-voting",
@@ -55,7 +55,7 @@ def add_detector_options(parser: ArgumentParser) -> None:
     option("--temperature", float, "of the softmax of classification networks (zero-shot)")
     option("--device", Literal["auto", "cpu", "cuda"], "auto: a GPU if there is one")
     option("--runtime", RuntimeName, "auto: OpenVINO on the CPU; torch: the network as it is")
-    option("--precision", Precision, "of the arithmetic; below float32 is faster where it is at home")
+    option("--precision", Precision, "of the arithmetic; tf32 (GPUs), bfloat16: faster where supported")
     option("--batch-size", int | None, "regions the network sees at a time; null: what suits the device")
     option(
         "--workers", int | None, "images searched for boxes while others are scored; null: cores beside a GPU"
