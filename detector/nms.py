@@ -10,7 +10,8 @@ import heapq
 import math
 
 import numpy as np
-from numba import njit
+
+from eval.compiled import compiled
 
 
 def best_detections(
@@ -93,7 +94,7 @@ def diverse_order(boxes: np.ndarray, worth: np.ndarray) -> np.ndarray:
     return np.asarray(best_first[np.argsort(-left, kind="stable")])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _repeated(boxes: np.ndarray) -> np.ndarray:
     """Of each of the boxes (N, 4) the largest IoU (N,) with an earlier one."""
     largest = np.zeros(len(boxes), np.float32)
@@ -103,7 +104,7 @@ def _repeated(boxes: np.ndarray) -> np.ndarray:
     return largest
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _survivors(
     boxes: np.ndarray,
     rows: np.ndarray,
@@ -141,7 +142,7 @@ def _survivors(
     return kept[:count], left[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _weighted_means(
     boxes: np.ndarray, chosen: np.ndarray, votes: np.ndarray, iou_threshold: float
 ) -> np.ndarray:
@@ -158,7 +159,7 @@ def _weighted_means(
     return means
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _iou(a: np.ndarray, b: np.ndarray) -> np.float32:
     """Intersection over union of two boxes (4,), in float32 throughout; 0 of two that are empty."""
     width = max(min(a[2], b[2]) - max(a[0], b[0]), np.float32(0))

@@ -8,8 +8,8 @@ at it, so the curve's points at the true positives are all that either figure ne
 # mypy: allow-untyped-defs, no-check-untyped-defs
 
 import numpy as np
-from numba import njit
 
+from eval.compiled import compiled
 from eval.dataset import Floats, Ints
 from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 
@@ -40,7 +40,7 @@ def class_average_precisions(
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _average_precision(outcome, positives, style):
     hits, misses = 0, 0
     precision = np.empty(positives)  # at each true positive

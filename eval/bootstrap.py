@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from eval.average_precision import AREA, ELEVEN_POINTS, RECALL_POINTS
 from eval.coco_metrics import match_coco
+from eval.compiled import compiled
 from eval.dataset import Floats
 from eval.evaluation import Evaluation
 from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE
@@ -142,7 +142,7 @@ def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
     )
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _weighted_aps(image, outcome, box_image, weights, style):
     """AP of one class under each row of weights, the mean over T matchings; NaN where no box is drawn.
 
@@ -190,7 +190,7 @@ def _weighted_aps(image, outcome, box_image, weights, style):
     return result
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _area(precision, hits_after, positives, style):
     """AP from the precision (P,) after each hit, made to fall here, and the weight of the hits so far (P,)."""
     points = len(precision)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from eval.average_precision import RECALL_POINTS
+from eval.compiled import compiled
 from eval.dataset import Annotations, Bools, Detections, Floats, Int32s, Ints, in_convention_of
 from eval.evaluation import ClassResult, Evaluation
 from eval.matching import (
@@ -159,7 +159,7 @@ def positives_of(annotations: Annotations) -> tuple[Bools, npt.NDArray[np.int64]
     return ignored, np.stack(counts, axis=1)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _accumulate_classes(
     first, last, order, class_start, bits, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, crowd, ignored,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from eval.average_precision import average_precisions, class_average_precisions
 from eval.coco_metrics import match_coco
+from eval.compiled import compiled
 from eval.dataset import Floats, Ints, in_convention_of
 from eval.evaluation import Evaluation
 from eval.matching import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE, Matches
@@ -126,7 +126,7 @@ def _mean(aps: Floats) -> float:
     return float(np.nanmean(aps)) if np.isfinite(aps).any() else float("nan")
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _causes(
     order, outcome, label, image, boxes, areas,
     by_image, image_start, true_label, true_boxes, true_areas, counted,

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from eval.compiled import compiled
 from eval.json_template import (
     AREA,
     BOX,
@@ -53,7 +53,7 @@ class Records(NamedTuple):
     end: int
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def skip_space(text, at, stop):
     """First byte from `at` on that is not JSON white space."""
     while at < stop and (text[at] == 32 or text[at] == 10 or text[at] == 13 or text[at] == 9):
@@ -61,7 +61,7 @@ def skip_space(text, at, stop):
     return at
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def skip_value(text, at, stop):
     """Byte after the JSON value that starts at `at`, -1 if it does not end before `stop`."""
     depth = 0
@@ -91,7 +91,7 @@ def skip_value(text, at, stop):
     return -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _is_key(text, start, name):
     for i in range(len(name)):  # noqa: SIM110 (this is compiled)
         if text[start + i] != name[i]:
@@ -99,7 +99,7 @@ def _is_key(text, start, name):
     return True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _parse_objects(
     text, at, limit, stop, keys, words, masks, start, lengths, targets, alike, whole, boxes, scores, areas,
     present, row, doubtful,
@@ -217,7 +217,7 @@ def _parse_objects(
     return row, at, doubts
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _next_object(text, at, stop):
     """Start of the first `{` after a `}` and a comma: most likely where an object of the array begins."""
     while at < stop:

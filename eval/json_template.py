@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from eval.compiled import compiled
 from eval.number_parser import OK, TEN_TO, parse_number, parse_plain_number
 from eval.words import leading_digits, load_word
 
@@ -108,7 +108,7 @@ def _packed(texts: list[bytes], targets: list[int]) -> Template:
 NO_TEMPLATE = _packed([], [])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def parse_alike(
     text, at, limit, stop, words, masks, start, lengths, targets, alike, whole, boxes, scores, areas, present, row
 ):  # fmt: skip

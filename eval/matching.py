@@ -12,8 +12,8 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from eval.compiled import compiled
 from eval.dataset import Annotations, Bools, Detections, Floats, Int32s, Ints, in_convention_of
 from eval.parallel import thread_count, thread_map
 
@@ -116,7 +116,7 @@ def sort_by_class(image: Int32s, label: Int32s, images: int, classes: int) -> tu
     return _counting_sort(label, order, classes)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _counting_sort(keys, order, kinds):
     """Stable reordering of `order` by keys[order] in [0, kinds), and the start of each kind (kinds + 1,)."""
     start = np.zeros(kinds + 1, np.int64)
@@ -132,7 +132,7 @@ def _counting_sort(keys, order, kinds):
     return result, start
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def sort_by_score(bits, order, keys, ranked, spare, counts):
     """Positions (N,) in `order`, best score first, stable: item k of the result is order[ranked[k]].
 
@@ -167,7 +167,7 @@ def sort_by_score(bits, order, keys, ranked, spare, counts):
         start = stop
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _insertion_sort(keys, items, start, stop):
     for i in range(start + 1, stop):
         item = items[i]
@@ -179,7 +179,7 @@ def _insertion_sort(keys, items, start, stop):
         items[j] = item
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _radix_sort(keys, items, spare, counts, first, last):
     """Sort `items` (N,) by the digits [first, last) of keys[items], stable."""
     size = len(items)
@@ -210,7 +210,7 @@ def _radix_sort(keys, items, spare, counts, first, last):
             items[i] = source[i]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _match_classes(
     first, last, order, class_start, bits, image, boxes, areas,
     box_start, true_image, true_boxes, true_areas, thresholds, ignored_boxes,

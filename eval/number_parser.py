@@ -4,9 +4,6 @@ Short numbers are exact with one floating-point operation (Clinger 1990). Longer
 64-bit power of ten, which bounds the true value between two neighbours 2**-64 apart (the idea of Lemire,
 "Number Parsing at a Gigabyte per Second", 2021); where rounding could go either way, about once in a thousand
 long numbers, the caller is told to ask Python.
-
-numba caches compiled code by the file of the caller: after a change here or in words.py, touch text_parser.py,
-json_parser.py and json_template.py.
 """
 
 # numba infers the types of compiled functions, so they carry no annotations.
@@ -15,8 +12,8 @@ json_parser.py and json_template.py.
 import math
 
 import numpy as np
-from numba import njit
 
+from eval.compiled import compiled
 from eval.words import leading_digits, load_word
 
 OK = 0  # the value is exact
@@ -52,7 +49,7 @@ _TOP_BIT = np.uint64(1 << 63)
 _EXACT_INTEGERS = np.uint64(1 << 53)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled(inline="always")
 def _high_word(a, b):
     """Upper 64 bits of the 128-bit product of two uint64."""
     a_low, a_high, b_low, b_high = a & _LOW, a >> _32, b & _LOW, b >> _32
@@ -61,7 +58,7 @@ def _high_word(a, b):
     return a_high * b_high + (cross_1 >> _32) + (cross_2 >> _32) + (middle >> _32)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _round_long(digits, power, truncated):
     """(digits * 10**power to nearest, status); `truncated`: more digits followed, it is a bit larger."""
     if power < _SMALLEST_POWER or power > _LARGEST_POWER:
@@ -86,7 +83,7 @@ def _round_long(digits, power, truncated):
     return math.ldexp(np.float64(mantissa), np.int32(exponent)), OK
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _leading_digits(text, at, stop):
     """The first 19 significant digits of a number: (digits, power, whether any of the rest is not zero)."""
     digits, power, used = np.uint64(0), 0, 0
@@ -104,7 +101,7 @@ def _leading_digits(text, at, stop):
     return digits, power, truncated
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def parse_plain_number(text, at):
     """`parse_number` of a short number without exponent, eight bytes at a time; not OK if it is another.
 
@@ -137,7 +134,7 @@ def parse_plain_number(text, at):
     return (-value if negative else value), at, status
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def parse_number(text, at, stop):
     """Read a decimal number of `text` (uint8) that starts at `at`; return (value, end, status).
 
@@ -194,7 +191,7 @@ def parse_number(text, at, stop):
     return (-value if negative else value), at, status
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def parse_integer(text, at, stop):
     """Read an integer of up to 18 digits; return (value, end, found)."""
     negative = False

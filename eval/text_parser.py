@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from eval.compiled import compiled
 from eval.number_parser import ASK_PYTHON, MALFORMED, parse_integer, parse_number
 from eval.parallel import thread_count, thread_map
 
@@ -28,7 +28,7 @@ class Rows(NamedTuple):
     bad_line: int
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _parse_lines(text, start, stop, image_index, class_id, scores, boxes, row, doubtful):
     """Fill the arrays from `row` on; return (next row, start of the first bad line or -1, doubts).
 

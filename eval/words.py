@@ -5,9 +5,11 @@
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from eval.compiled import compiled
 
 _ZEROS = np.uint64(0x3030303030303030)
 _BEYOND_NINE = np.uint64(0x7676767676767676)  # lifts every byte above 9 to 128 or more
@@ -41,7 +43,7 @@ def trailing_zeros(typing_context, word):
     return types.uint64(types.uint64), code
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def leading_digits(word):
     """(value, count) of the decimal digits that a word of text begins with, count 0 to 8."""
     digits = word ^ _ZEROS  # 0 to 9 where there was a digit

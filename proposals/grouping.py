@@ -7,10 +7,10 @@ regions that appeared first is merged first. The hierarchy is a function of the 
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.compiled import compiled
 from proposals.region_features import COLOUR_BINS, ORIENTATIONS, TEXTURE_BINS, RegionFeatures
 
 # A histogram sums to this much; two of them (colour and texture) still fit an int32.
@@ -75,7 +75,7 @@ def group(
 # than slices and array expressions.
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _before(similarities, ends, i, j):  # type: ignore[no-untyped-def]
     """Whether edge i is to be merged before edge j: higher similarity, then the earlier pair of nodes."""
     if similarities[i] != similarities[j]:
@@ -86,7 +86,7 @@ def _before(similarities, ends, i, j):  # type: ignore[no-untyped-def]
     return max(ends[i, 0], ends[i, 1]) < max(ends[j, 0], ends[j, 1])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _settle(heap, places, heap_size, similarities, ends, position):  # type: ignore[no-untyped-def]
     """Restore the order of the heap around a position whose edge is new or has changed."""
     edge = heap[position]
@@ -108,7 +108,7 @@ def _settle(heap, places, heap_size, similarities, ends, position):  # type: ign
     places[edge] = position
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _normalise(counts, normalised, slot, num_colour, num_planes, size):  # type: ignore[no-untyped-def]
     """Counts of a region -> fixed point, colour and texture each summing to (just under) ONE."""
     colour_scale = ONE / (size * num_planes)
@@ -119,7 +119,7 @@ def _normalise(counts, normalised, slot, num_colour, num_planes, size):  # type:
         normalised[slot, i] = np.int32(counts[slot, i] * texture_scale)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _similarity(a, b, sizes, boxes, normalised, slots, image_size, size, fill):  # type: ignore[no-untyped-def]
     shared = np.int32(0)  # kept at 32 bits, the sum runs on twice the SIMD lanes
     slot_a, slot_b = slots[a], slots[b]
@@ -136,7 +136,7 @@ def _similarity(a, b, sizes, boxes, normalised, slots, image_size, size, fill): 
     return total
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _group(  # type: ignore[no-untyped-def]
     sizes,  # (2n - 1,) of the nodes, the first n given
     boxes,  # (2n - 1, 4) likewise

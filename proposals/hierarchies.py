@@ -8,11 +8,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.compiled import folder_of
 from proposals.colour_spaces import ColourSpace, convert
 from proposals.grouping import group
 from proposals.ranking import novel_first
@@ -90,7 +92,13 @@ def _load_kernels() -> None:
     planes = np.zeros((1, 2, 2), np.float32)
     edges = sort_edges(planes)
     if kernel_was_compiled():
-        print("Selective search: compiling, once on this machine ...", file=sys.stderr, flush=True)
+        kept = folder_of(Path(__file__).parent) is not None
+        when = (
+            "once on this machine"
+            if kept
+            else "in every run, as no folder that would keep it can be written to"
+        )
+        print(f"Selective search: compiling, {when} ...", file=sys.stderr, flush=True)
     labels, pairs, num_regions = segment(edges, 2, 2, 1.0, 1)
     regions = measure_regions(labels, num_regions, pixel_bins(planes))
     novel_first(group(regions, pairs, colour=True, texture=True, size=True, fill=True).boxes)

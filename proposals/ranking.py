@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from eval.compiled import compiled
 
 # Steps of the golden section modulo 1 leave no large gap and no cluster, however many are taken (Weyl).
 GOLDEN_SECTION = (5**0.5 - 1) / 2
@@ -66,7 +67,7 @@ def novel_first(boxes: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.concatenate([boxes[novel], boxes[~novel]])
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _find_novel(boxes, area_step, last_of_step, previous, novel):  # type: ignore[no-untyped-def]
     """Clear `novel` (N,), all true, for boxes nearly the same as an earlier novel one.
 

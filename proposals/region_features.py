@@ -9,9 +9,10 @@ them exactly.
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from eval.compiled import compiled
 
 COLOUR_BINS = 25
 TEXTURE_BINS = 10
@@ -61,7 +62,7 @@ def _derivatives(planes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDAr
     return np.stack(along), np.stack(across)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _pixel_bins(planes, along, across):  # type: ignore[no-untyped-def]
     num_planes, height, width = planes.shape
     diagonal = np.float32(np.sqrt(0.5))
@@ -97,7 +98,7 @@ def _pixel_bins(planes, along, across):  # type: ignore[no-untyped-def]
     return bins
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _measure_regions(labels, num_regions, bins):  # type: ignore[no-untyped-def]
     height, width, num_columns = bins.shape
     num_planes = num_columns // (1 + _AXES)

@@ -7,9 +7,10 @@ integer, `4 * pixel + direction`, so that the graph takes 4 bytes an edge and no
 from typing import NamedTuple
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from eval.compiled import compiled
 
 SIGMA = 0.8  # of the smoothing before the segmentation, in pixels (both papers)
 # Edge weights are distances in grey levels, rounded to 1/64: far below the noise of an 8-bit image, and small
@@ -102,7 +103,7 @@ def kernel_was_compiled() -> bool:
 # than slices and array expressions.
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _weigh(smoothed, squared, weights):  # type: ignore[no-untyped-def]
     """Fill `weights` (H, 4, W) with the rounded edge weights; `squared` (W,) is workspace."""
     num_planes, height, width = smoothed.shape
@@ -126,7 +127,7 @@ def _weigh(smoothed, squared, weights):  # type: ignore[no-untyped-def]
                 )
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _counting_sort(weights, cursor, edges):  # type: ignore[no-untyped-def]
     """Sort the edges by `weights` (H, 4, W), given the place in `edges` where each weight begins."""
     height, _, width = weights.shape
@@ -139,14 +140,14 @@ def _counting_sort(weights, cursor, edges):  # type: ignore[no-untyped-def]
                     cursor[weight] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _root(parent, node):  # type: ignore[no-untyped-def]
     while parent[node] != node:
         node = parent[node]
     return node
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _join(parent, size, one, other):  # type: ignore[no-untyped-def]
     """Join two trees of a forest, the smaller below the larger; returns the root."""
     if size[one] < size[other]:
@@ -156,7 +157,7 @@ def _join(parent, size, one, other):  # type: ignore[no-untyped-def]
     return one
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _merge(edges, first, k, min_size, parent, size, threshold, step, boundary):  # type: ignore[no-untyped-def]
     """Both passes of the segmentation on the forest `parent`.
 
@@ -199,7 +200,7 @@ def _merge(edges, first, k, min_size, parent, size, threshold, step, boundary): 
     return kept
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _number(parent, labels):  # type: ignore[no-untyped-def]
     """Number the trees of the forest in the order of their first pixels; returns how many there are."""
     for pixel in range(parent.size):
@@ -216,7 +217,7 @@ def _number(parent, labels):  # type: ignore[no-untyped-def]
     return num_regions
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled
 def _unique_pairs(labels, boundary, num_boundary, step, workspace, pairs):  # type: ignore[no-untyped-def]
     """Write each pair of labels a < b joined by a boundary edge once; returns their number.
 

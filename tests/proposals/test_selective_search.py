@@ -268,4 +268,8 @@ def test_compiling_is_said_on_the_terminal(
         monkeypatch.setattr(hierarchies, "kernel_was_compiled", lambda compiled=compiled: compiled)
         hierarchies._load_kernels()
         output = capsys.readouterr()
-        assert ("compiling" in output.err) == compiled and output.out == ""
+        assert ("compiling, once on this machine" in output.err) == compiled and output.out == ""
+    monkeypatch.setattr(hierarchies, "kernel_was_compiled", lambda: True)
+    monkeypatch.setattr(hierarchies, "folder_of", lambda package: None)
+    hierarchies._load_kernels()
+    assert "compiling, in every run" in capsys.readouterr().err
