@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from eval.dataset import Annotations
     from proposals.job import ShardPlan
 
+PICTURE = "recall.png"  # of the recall, in the folder of the shards
+
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
     """Shows defaults, and the examples as they are written."""
@@ -78,7 +80,9 @@ def propose(arguments: Namespace) -> int:
     if arguments.image_list and not arguments.annotations:
         raise ValueError("--image-list says which of the annotated images count: it needs --annotations")
     check_folder(arguments.output)
-    images = {image.name: image.path for image in find_images(patterns)}
+    picture = Path(arguments.output, PICTURE).resolve()  # an earlier run's, where the images are around it
+    found = find_images(patterns, leave_out=lambda path: path.name == PICTURE and path.resolve() == picture)
+    images = {image.name: image.path for image in found}
     annotations, own_names = None, {}
     if arguments.annotations:
         annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
@@ -176,8 +180,8 @@ def _finish(
         print(f"recall of {len(result.labels)} objects in {measured} of {annotated} annotated images")
         Console(highlight=False).print(recall_report.table(result))
         recall_report.write_json(output / "recall.json", result, annotations)
-        recall_report.write_plot(output / "recall.png", {"proposals": result})
-        print(f"recall: {output / 'recall.json'} {output / 'recall.png'}")
+        recall_report.write_plot(output / PICTURE, {"proposals": result})
+        print(f"recall: {output / 'recall.json'} {output / PICTURE}")
 
     if arguments.export:
         files = {name: path for shard in shards for name, path in shard.images.items()}

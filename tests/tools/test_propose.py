@@ -108,6 +108,14 @@ def test_a_folder_becomes_shards_exports_and_recall(
         ]
 
 
+def test_the_picture_of_the_recall_is_no_image(propose: Propose, photos: Path, annotations: Path) -> None:
+    arguments = ["--image", photos, "--output", photos / "boxes", "--proposals.mode", "single"]
+    for _ in range(2):
+        run = propose(*arguments, "--annotations", annotations)
+        assert run.returncode == 0, run.stderr
+        assert "boxes in 3 images" in run.stdout and (photos / "boxes" / "recall.png").is_file()
+
+
 def test_bad_images_are_reported_and_the_rest_goes_on(propose: Propose, tmp_path: Path, photos: Path) -> None:
     (photos / "broken.png").write_bytes((photos / "a.png").read_bytes()[:100])
     output = tmp_path / "boxes"
