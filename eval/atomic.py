@@ -32,17 +32,24 @@ def temporary_name(path: str | Path) -> Iterator[Path]:
         target = Path(os.path.realpath(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder {target.parent} to write it to")
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".new-", suffix=".part")
+    except OSError as error:  # which names the temporary file, of which nobody knows
+        raise OSError(error.errno, error.strerror, str(target)) from error
     os.close(descriptor)
     try:
         yield Path(name)
-        # mkstemp makes files for the owner only; give this one the rights that open() would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
+        # mkstemp makes files for the owner only; give this one the rights that open() would leave it or give it.
+        Path(name).chmod(target.stat().st_mode & 0o777 if target.exists() else _rights_of_a_new_file())
         Path(name).replace(target)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _rights_of_a_new_file() -> int:
+    mask = os.umask(0)  # there is no other way to ask
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _is_our_output(target: Path) -> bool:

@@ -1,9 +1,11 @@
 """Files that appear when they are complete, also where the name is a link, a pipe or a device."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,35 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path: Path) -> None:
     os.close(reading)
     with pytest.raises(IsADirectoryError, match="deep: is a folder"), writing(tmp_path / "deep"):
         pass
+
+
+def test_a_new_file_has_the_usual_rights_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    secret, usual, opened = tmp_path / "secret.txt", tmp_path / "usual.txt", tmp_path / "opened.txt"
+    secret.touch(0o600)
+    opened.write_text("")
+    for path in (secret, usual):
+        with writing(path) as file:
+            file.write("new")
+    assert secret.read_text() == "new" and secret.stat().st_mode & 0o777 == 0o600
+    assert usual.stat().st_mode == opened.stat().st_mode
+
+
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    with writing(tmp_path / ("x" * 251 + ".txt")) as file:
+        file.write("new")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
+
+
+def test_a_folder_that_takes_no_file_is_told_by_the_name_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "random")  # root would not be refused
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError) as caught, writing(tmp_path / "result.json"):
+        pass
+    assert caught.value.filename == str(tmp_path / "result.json")
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
