@@ -72,6 +72,14 @@ def check_outputs(outputs: Files, inputs: Files) -> None:
             raise ValueError(f"{path}: --{option} would take the place of the file of --{other}")
 
 
+def check_file(path: str | Path, option: str) -> None:
+    """Refuse a folder where an option names a file for results, and a file of a folder that is not there."""
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path}: --{option} is a folder, not a file to write to")
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {Path(path).parent} to write it to")
+
+
 def check_folder(path: str | Path, option: str = "output") -> None:
     """Refuse a file where an option names a folder for results."""
     if Path(path).exists() and not Path(path).is_dir():

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 
-from eval.atomic import writing
+from eval.atomic import temporary_name, writing
 from eval.dataset import Annotations
 from eval.recall import NUMBERS, THRESHOLDS, ProposalRecall, RecallResult
 
@@ -118,12 +119,18 @@ def plot(results: dict[str, RecallResult]) -> Figure:
     return figure
 
 
+def check_picture(path: str | Path) -> None:
+    """Refuse a name that does not end as a picture that can be drawn.
+
+    Raises:
+        ValueError: In one sentence.
+    """
+    if Path(path).suffix.lower()[1:] not in FigureCanvasBase.filetypes:
+        raise ValueError(f"{path}: is no name of a picture, which ends in .png, .svg or .pdf")
+
+
 def write_plot(path: str | Path, results: dict[str, RecallResult]) -> None:
-    """Draw `plot` into an image file."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part{path.suffix}")
-    try:
-        plot(results).savefig(temporary, dpi=110)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Draw `plot` into an image file, which appears when it is complete."""
+    check_picture(path)
+    with temporary_name(path) as temporary:
+        plot(results).savefig(temporary, dpi=110, format=Path(path).suffix.lower()[1:])

@@ -18,7 +18,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from detector.command_line import BAD_INPUT, PARTLY_DONE, check_outputs, run
+from detector.command_line import BAD_INPUT, PARTLY_DONE, check_file, check_outputs, run
 
 # Those of eval.protocols, not imported from there so that --help need not wait for numba.
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
@@ -152,17 +152,13 @@ def check_files(arguments: argparse.Namespace) -> None:
         from detector.images import find_images
 
         read += [("image", image.path) for image in find_images(arguments.image)]
-    outputs = {name: getattr(arguments, name) for name in ("json", "csv", "html")}
+    written = [(name, path) for name in ("json", "csv", "html") if (path := getattr(arguments, name))]
+    for name, path in written:
+        check_file(path, name)
     if not arguments.detections:
         from detector.detections import FILE_NAMES
 
-        outputs = {"output": arguments.output / FILE_NAMES["coco"]} | outputs
-    written = [(name, path) for name, path in outputs.items() if path is not None]
-    for name, path in written:
-        if path.is_dir():
-            raise IsADirectoryError(f"{path}: --{name} is a folder, not a file to write to")
-        if name != "output" and not path.absolute().parent.is_dir():
-            raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write it to")
+        written.insert(0, ("output", arguments.output / FILE_NAMES["coco"]))
     check_outputs(written, read)
     if arguments.bootstrap is not None and not 0 <= arguments.bootstrap <= MOST_REPLICATES:
         raise ValueError(f"--bootstrap is {arguments.bootstrap}, but must be 0 to {MOST_REPLICATES}")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from eval import recall_report
@@ -52,6 +53,8 @@ def test_table_json_and_plot(tmp_path: Path) -> None:
     assert content["abo"] == {"cat": [1.0, 1.0], "dog": [25 / 275 / 2, 0.25]}
     recall_report.write_plot(tmp_path / "recall.png", {"ours": result, "theirs": result})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.txt", "recall.json", "recall.png"]
+    with pytest.raises(ValueError, match="curves: is no name of a picture"):
+        recall_report.write_plot(tmp_path / "curves", {"ours": result})
 
 
 def test_classes_of_one_name_keep_a_place_each(tmp_path: Path) -> None:

@@ -113,6 +113,56 @@ def test_an_interpreter_without_contrib_is_named(
         benchmark([*arguments, "--sides", "single", "--contrib-python", sys.executable])
 
 
+def test_an_interpreter_that_dies_is_no_reader_of_ours_gone(
+    benchmark: Callable[[list[str]], int], arguments: list[str], tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec <&-\necho 5.0\n")
+    python.chmod(0o755)
+    with pytest.raises(ValueError, match="--contrib-python: this interpreter cannot run"):
+        benchmark([*arguments, "--sides", "single", "--contrib-python", str(python)])
+
+
+def test_an_image_that_cannot_be_read_costs_no_other_its_measurement(
+    benchmark: Callable[[list[str]], int],
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truth = tmp_path / "instances.json"
+    content = json.loads(truth.read_text(encoding="utf-8"))
+    content["images"].insert(0, {"id": 2, "file_name": "0.png", "width": 80, "height": 60})
+    truth.write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    options = ["--images", str(tmp_path), *arguments[2:], "--sides", "single"]
+    assert benchmark(options) == 1
+    printed = capsys.readouterr()
+    assert "1 objects in 1 images" in printed.out
+    assert printed.err.splitlines()[1] == "1 of 2 images failed: 0.png"
+    (tmp_path / "a.png").write_bytes(b"nor this")
+    assert benchmark(options) == 2
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    benchmark: Callable[[list[str]], int],
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.modules["benchmarks.proposals"], "_run", None)
+    truth, picture = arguments[3], str(tmp_path / "curves.png")
+    for options, message in (
+        (["--json", truth], "--json would take the place of the file of --annotations"),
+        (["--plot", arguments[1]], "--plot would take the place of the file of --images"),
+        (["--json", picture, "--plot", picture], "would take the place"),
+        (["--plot", str(tmp_path / "curves")], "curves: is no name of a picture"),
+        (["--json", str(tmp_path / "no" / "result.json")], "there is no folder"),
+        (["--json", str(tmp_path)], "--json is a folder"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            benchmark([*arguments, *options])
+
+
 def test_images_without_annotations_are_an_error(
     benchmark: Callable[[list[str]], int], arguments: list[str], tmp_path: Path
 ) -> None:

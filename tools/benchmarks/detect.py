@@ -15,7 +15,7 @@ of float32 matrices, measured in turns with the networks.
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import at_least_one
+from benchmarks import at_least_one, none_or_more
+from benchmarks.images import exit_code, read_images
 from detector.configuration import DetectorConfig, build_detector, choose_device, sources
-from detector.images import find_images, read_image
+from detector.images import find_images
 from detector.options import read_config
 from detector.rcnn import RCNN
 from detector.region_classifier import RegionClassifier
@@ -51,32 +52,53 @@ def main(argv: list[str]) -> int:
     add = parser.add_argument
     add("--config", metavar="FILE", help="YAML of a detector; default: what detect.py does by default")
     add("--images", nargs="+", metavar="PATH", help="files, folders, glob patterns; none: the network only")
-    add("--plain-images", type=int, default=1, metavar="N", help="images that are also done the plain way")
-    add("--plain-boxes", type=int, default=2000, metavar="N", help="boxes the plain way scores, at most")
+    add(
+        "--plain-images",
+        type=none_or_more,
+        default=1,
+        metavar="N",
+        help="images that are also done the plain way",
+    )
+    add(
+        "--plain-boxes",
+        type=at_least_one,
+        default=2000,
+        metavar="N",
+        help="boxes the plain way scores, at most",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where the networks run")
     add(
         "--precision",
         choices=get_args(Precision),
         help="of the detector on whole images, by default as configured; the networks alone run in all",
     )
-    add("--batch-size", type=int, metavar="N", help="of the eager networks; default: 16, on a GPU 128")
+    add(
+        "--batch-size",
+        type=at_least_one,
+        metavar="N",
+        help="of the eager networks; default: 16, on a GPU 128",
+    )
     add("--repeats", type=at_least_one, default=5, metavar="N", help="turns of each side")
     arguments = parser.parse_args(argv)
     config = read_config(arguments.config) if arguments.config else DetectorConfig()
     precision = arguments.precision or config.precision
     config = replace(config, device=arguments.device, precision=precision)
     device = choose_device(arguments.device)
+    images = find_images(arguments.images) if arguments.images else []
     batch_size = arguments.batch_size or (16 if device.type == "cpu" else 128)
 
     console = Console(highlight=False)
     network = load_weights(sources(config)[0], temperature=config.temperature)
     console.print(network_table(network, device, batch_size, arguments.repeats))
-    if arguments.images:
-        images = [read_image(image.path) for image in find_images(arguments.images)]
+    failed: list[str] = []
+    if images:
+        pixels = (pixels for _, pixels in read_images(images, failed))
         plain = Plain(network, device, config, arguments.plain_boxes, batch_size)
         members = len(sources(config))
-        console.print(image_table(images, build_detector(config), plain, arguments.plain_images, members))
-    return 0
+        table = image_table(pixels, build_detector(config), plain, arguments.plain_images, members)
+        if len(failed) < len(images):
+            console.print(table)
+    return exit_code(failed, len(images))
 
 
 def eager_nchw(classifier: RegionClassifier, device: torch.device) -> Runtime:
@@ -200,33 +222,36 @@ class Plain:
 
 
 def image_table(
-    images: list[np.ndarray], detector: RCNN, plain: Plain, plain_images: int, members: int
+    images: Iterable[np.ndarray], detector: RCNN, plain: Plain, plain_images: int, members: int
 ) -> Table:
     """Seconds of whole images, after a warm-up."""
-    detector(images[0])
-    warm_up = detector.timer.counts["boxes"]
     table = Table(title="whole images, from pixels to detections")
     plain_way = "plain way" if members == 1 else f"plain way, times {members}"
     for column in ("image", "detector", "boxes", plain_way, "its boxes", "times faster"):
         table.add_column(column, justify="right")
-    every = []
+    every, scored = [], 0
     for number, image in enumerate(images):
+        if not number:
+            detector(image)  # to warm up
         before = detector.timer.counts["boxes"]
         every.append(seconds := _seconds(partial(detector, image)))
+        boxes = detector.timer.counts["boxes"] - before
+        scored += boxes
         if number < plain_images:
             slow = members * _seconds(partial(plain, image))
             table.add_row(
                 f"{image.shape[1]}x{image.shape[0]}",
                 f"{seconds:.2f} s",
-                str(detector.timer.counts["boxes"] - before),
+                str(boxes),
                 f"{slow:.1f} s",
                 str(plain.boxes),
                 f"{slow / seconds:.1f}",
             )
-    scored = (detector.timer.counts["boxes"] - warm_up) / max(len(every), 1)
-    table.caption = (
-        f"detector, median of {len(every)} images: {np.median(every):.2f} s; {scored:.0f} boxes on average"
-    )
+    if every:
+        table.caption = (
+            f"detector, median of {len(every)} images: {np.median(every):.2f} s;"
+            f" {scored / len(every):.0f} boxes on average"
+        )
     return table
 
 

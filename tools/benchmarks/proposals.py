@@ -29,8 +29,11 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import at_least_one
-from detector.images import find_images, read_image
+from benchmarks.images import exit_code, read_images
+from detector.command_line import check_file, check_outputs
+from detector.images import ImageFile, find_images
 from eval import recall_report
+from eval.atomic import writing
 from eval.inputs import read_annotations
 from eval.recall import RecallResult
 from proposals import SelectiveSearch
@@ -68,6 +71,7 @@ for line in sys.stdin:
     np.save(path + ".boxes", boxes)
     print(seconds, cpu, flush=True)
 """
+_CANNOT_RUN = "--contrib-python: this interpreter cannot run OpenCV contrib's selective search"
 
 
 class Took(NamedTuple):
@@ -97,8 +101,11 @@ class ContribSearch:
         """Ranked boxes (N, 4) xyxy of an RGB image."""
         np.save(self._path, image)
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{self._path}\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{self._path}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:  # by that name it would say that who reads what we print has gone
+            raise ValueError(_CANNOT_RUN) from None
         self.took = Took(*map(float, self._answer().split()))
         boxes = np.load(f"{self._path}.boxes.npy").astype(np.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -114,9 +121,7 @@ class ContribSearch:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise ValueError(
-                "--contrib-python: this interpreter cannot run OpenCV contrib's selective search"
-            )
+            raise ValueError(_CANNOT_RUN)
         return line.strip()
 
 
@@ -139,10 +144,12 @@ def main(argv: list[str]) -> int:
     add("--json", metavar="FILE", help="write the table's numbers here")
     arguments = parser.parse_args(argv)
 
+    found = find_images(arguments.images)
+    _check_outputs(arguments, found)
     annotations = read_annotations(arguments.annotations, image_list=arguments.image_list)
-    files = {image.name: image.path for image in find_images(arguments.images)}
+    files = {image.name: image.path for image in found}
     own_names = annotations.images.named_as(list(files))
-    images = [(name, files[own]) for name, own in own_names.items()][:: arguments.every]
+    images = [ImageFile(files[own], name) for name, own in own_names.items()][:: arguments.every]
     if not images:
         raise ValueError(f"{arguments.annotations}: annotates none of the images")
 
@@ -151,38 +158,54 @@ def main(argv: list[str]) -> int:
         contrib = None
         if arguments.contrib_python:
             contrib = searches[CONTRIB] = ContribSearch(arguments.contrib_python, Path(folder))
-        took, boxes = _run(searches, images, arguments.repeats)
+        failed: list[str] = []
+        took, boxes = _run(searches, images, arguments.repeats, failed)
         if contrib is not None:
             contrib.close()
+    if len(failed) == len(images):
+        return exit_code(failed, len(images))
 
     results = {name: recall_report.measure(annotations, found.get, NUMBERS) for name, found in boxes.items()}
     console = Console(highlight=False)
     objects = len(next(iter(results.values())).labels)
     version = f", OpenCV contrib {contrib.version}" if contrib else ""
-    console.print(f"{objects} objects in {len(images)} images, {os.cpu_count()} cores{version}")
+    console.print(f"{objects} objects in {len(images) - len(failed)} images, {os.cpu_count()} cores{version}")
     console.print(_quality(results))
     console.print(_costs(took))
     if contrib is not None:
         for name in arguments.sides:
             console.print(_beside_contrib(name, results[name], results[CONTRIB]))
+    if arguments.json:
+        with writing(arguments.json) as file:
+            json.dump(_numbers(results, took), file, indent=1)
     if arguments.plot:
         recall_report.write_plot(arguments.plot, results)
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(_numbers(results, took), indent=1), encoding="utf-8")
-    return 0
+    return exit_code(failed, len(images))
+
+
+def _check_outputs(arguments: argparse.Namespace, images: list[ImageFile]) -> None:
+    """Refuse, before the work, results that have no place or would take that of what is read."""
+    read: list[tuple[str, str | Path]] = [("images", image.path) for image in images]
+    read += [("annotations", arguments.annotations)]
+    if arguments.image_list:
+        read += [("image-list", arguments.image_list)]
+    written = [(name, path) for name in ("json", "plot") if (path := getattr(arguments, name))]
+    for name, path in written:
+        check_file(path, name)
+    check_outputs(written, read)
+    if arguments.plot:
+        recall_report.check_picture(arguments.plot)
 
 
 def _run(
-    searches: dict[str, Search], images: list[tuple[str, Path]], repeats: int
+    searches: dict[str, Search], images: list[ImageFile], repeats: int, failed: list[str]
 ) -> tuple[dict[str, list[Took]], dict[str, dict[str, Boxes]]]:
-    """Every search on every image -> its cost, and boxes in pixels of the original by image name."""
+    """Every search on every image that can be read -> its cost, and boxes in pixels of the original by image name."""
     took: dict[str, list[Took]] = {name: [] for name in searches}
     boxes: dict[str, dict[str, Boxes]] = {name: {} for name in searches}
     console = Console(stderr=True)
-    for position, (image_name, path) in enumerate(
-        track(images, "images", console=console, disable=not console.is_terminal)
-    ):
-        image = read_image(path)
+    shown = track(images, "images", console=console, disable=not console.is_terminal)
+    for position, (image_name, image) in enumerate(read_images(shown, failed)):
         height, width = image.shape[:2]
         size = WIDTH, max(1, round(height * WIDTH / width))
         interpolation = cv2.INTER_AREA if width > WIDTH else cv2.INTER_CUBIC

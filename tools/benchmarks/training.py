@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks import at_least_one
+from benchmarks import at_least_one, none_or_more
 from detector.googlenet import GoogLeNet
 from detector.training.batches import Batch, PixelBatches, Steps
 from detector.training.data import DataConfig, read_regions
@@ -42,13 +42,20 @@ def main(argv: list[str]) -> int:
     add("--annotations", required=True, metavar="FILE", help="COCO JSON, or a folder of XML")
     add("--images", required=True, metavar="DIR", help="folder of the images")
     add("--weights", metavar="NAME", help="as for detection")
-    add("--first", type=int, default=20, metavar="N", help="images used, default: %(default)s")
-    add("--num-proposals", type=int, default=200, help="boxes of an image, default: %(default)s")
-    add("--size", type=int, default=224, help="side of a region in pixels, default: %(default)s")
-    add("--batch", type=int, default=32, help="regions in a step, a quarter objects, default: %(default)s")
+    add("--first", type=at_least_one, default=20, metavar="N", help="images used, default: %(default)s")
+    add("--num-proposals", type=at_least_one, default=200, help="boxes of an image, default: %(default)s")
+    add("--size", type=at_least_one, default=224, help="side of a region in pixels, default: %(default)s")
+    add(
+        "--batch",
+        type=at_least_one,
+        default=32,
+        help="regions in a step, a quarter objects, default: %(default)s",
+    )
     add("--steps", type=at_least_one, default=4, help="steps of a turn, default: %(default)s")
     add("--rounds", type=at_least_one, default=3, help="turns of each side, default: %(default)s")
-    add("--workers", type=int, default=1, help="processes that prepare batches, default: %(default)s")
+    add(
+        "--workers", type=none_or_more, default=1, help="processes that prepare batches, default: %(default)s"
+    )
     arguments = parser.parse_args(argv)
 
     classifier, _ = start_weights(arguments.weights, arguments.size)
