@@ -119,7 +119,9 @@ def read_detections(path: str | Path, annotations: Annotations) -> Detections:
             raise ValueError(_outside(path, int((image < 0).sum()), names))
     else:
         if annotations.images.made_up:
-            raise ValueError(f"{path}: it names images by id, so the image list is needed too")
+            raise ValueError(
+                f"{path}: it names images by id, so it needs an image list of lines `name index`"
+            )
         image = positions(image_ids, annotations.images.ids)
         if image.min() < 0:
             outside = image_ids[image < 0]

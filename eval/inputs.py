@@ -35,7 +35,7 @@ def read_annotations(
             )
         annotations = coco.read_annotations(source)
     else:
-        found = read_objects(source, names)
+        found = read_objects(source, names, only=chosen)
         # VOC's classes are words; whoever labels own photos in this layout writes words too.
         words = bool(found.objects) and not _WNID.fullmatch(found.objects[0].name)
         annotations = voc.annotations_of(found) if words else ilsvrc.annotations_of(found)
@@ -43,7 +43,9 @@ def read_annotations(
         annotations = _of_images(annotations, chosen, f"{image_list}: %s is none of the images of {source}")
     if blacklist is not None:
         if annotations.images.made_up:
-            raise ValueError(f"{blacklist}: it names images by index, so the image list is needed too")
+            raise ValueError(
+                f"{blacklist}: it names images by index, so it needs an image list of lines `name index`"
+            )
         if annotations.categories != ilsvrc.DET_CATEGORIES:
             raise ValueError(f"{blacklist}: a blacklist needs annotations of the 200 DET classes")
         annotations = ilsvrc.apply_blacklist(annotations, ilsvrc.read_blacklist(blacklist))
@@ -80,7 +82,9 @@ def read_detections(source: str | Path, annotations: Annotations) -> Detections:
     if is_json(source):
         return coco.read_detections(source, annotations)
     if annotations.images.made_up:
-        raise ValueError(f"{source}: it names images by index, so the image list is needed too")
+        raise ValueError(
+            f"{source}: it names images by index, so it needs an image list of lines `name index`"
+        )
     return ilsvrc_text.read_detections(source, annotations)
 
 

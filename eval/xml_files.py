@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -264,27 +264,29 @@ class XmlAnnotations(NamedTuple):
     owners: list[int]
 
 
-def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None) -> XmlAnnotations:
+def read_objects(
+    source: str | Path, image_list: Mapping[str, int] | None = None, *, only: Iterable[str] | None = None
+) -> XmlAnnotations:
     """Read the annotation files of the listed images.
 
-    `image_list` maps names to indices; entries such as `n02113978/n02113978_996` are met by their last part,
-    and files of other images are passed over. Without it the images are the files, numbered 1..I by name.
+    `image_list` maps names to indices; entries such as `n02113978/n02113978_996.JPEG` are met by their stem, and files
+    of other images are passed over. Without it the images are the files, numbered 1..I by name; `only` says by their
+    names which images can matter, and files of others are passed over.
 
     Raises ValueError for a listed image without a file or with two, for a source without any, and for
     whatever `parse_annotation` refuses.
     """
-    wanted = None
-    if image_list is not None:
-        wanted = {name.rsplit("/", 1)[-1]: index for name, index in image_list.items()}
-        if len(wanted) != len(image_list):
-            raise ValueError("the image list has two images of the same name in different folders")
+    wanted = None if image_list is None else _by_stem(source, image_list)
+    chosen = wanted if only is None else {image_stem(name) for name in only}
     files: dict[str, tuple[str, list[XmlObject]]] = {}
     for file in iterate_xml_files(source):
-        if wanted is not None and file.stem not in wanted:
+        stem = image_stem(file.stem)  # some tools write a.jpg.xml
+        if chosen is not None and stem not in chosen:
             continue
-        if file.stem in files:
-            raise ValueError(f"{file.where}: the same image as {files[file.stem][0]}")
-        files[file.stem] = file.where, parse_annotation(file).objects
+        name = file.stem if wanted is None else stem
+        if name in files:
+            raise ValueError(f"{file.where}: the same image as {files[name][0]}")
+        files[name] = file.where, parse_annotation(file).objects
     if not files:
         raise ValueError(f"{source}: no XML files of the evaluated images in it")
     if wanted is None:
@@ -303,6 +305,16 @@ def read_objects(source: str | Path, image_list: Mapping[str, int] | None = None
         [item for stem in stems for item in files[stem][1]],
         [owner for owner, stem in enumerate(stems) for _ in files[stem][1]],
     )
+
+
+def _by_stem(source: str | Path, image_list: Mapping[str, int]) -> dict[str, int]:
+    names: dict[str, str] = {}
+    for name in image_list:
+        if (other := names.setdefault(image_stem(name), name)) != name:
+            raise ValueError(
+                f"{source}: {other} and {name} of the image list would both have {image_stem(name)}.xml"
+            )
+    return {stem: image_list[name] for stem, name in names.items()}
 
 
 def write_objects(

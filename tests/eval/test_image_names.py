@@ -14,6 +14,10 @@ from eval.inputs import read_annotations
 from eval.voc import VOC_CLASSES
 from eval.voc import write_annotations as write_xml
 
+XML = """<annotation>
+<object><name>n02084071</name><bndbox><xmin>1</xmin><xmax>9</xmax><ymin>2</ymin><ymax>8</ymax></bndbox></object>
+</annotation>"""
+
 
 def test_only_suffixes_of_images_go() -> None:
     names = ("a.JPEG", "x/a.jpg", "a", "a_jpg.rf.1f.jpg", "a_jpg.rf.1f", "img.v2", ".png")
@@ -88,7 +92,7 @@ def test_a_list_of_names_chooses_images_of_every_format(tmp_path: Path) -> None:
     write_annotations(tmp_path / "all.json", whole)
     write_xml(tmp_path / "xml", whole)
     (tmp_path / "list.txt").write_text("c.jpg\na.jpg\n")
-    for source, ids in (("all.json", [3, 9]), ("xml", [1, 3])):
+    for source, ids in (("all.json", [3, 9]), ("xml", [1, 2])):
         found = read_annotations(tmp_path / source, image_list=tmp_path / "list.txt")
         assert found.images.ids.tolist() == ids
         assert [image_stem(name) for name in found.images.names] == ["a", "c"]
@@ -99,3 +103,22 @@ def test_a_list_of_names_chooses_images_of_every_format(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("c.jpg\nd.jpg\n")
     with pytest.raises(ValueError, match=r"list\.txt: d\.jpg is none of the images of .*all\.json"):
         read_annotations(tmp_path / "all.json", image_list=tmp_path / "list.txt")
+
+
+def test_lists_of_xml_name_images_with_and_without_suffix(tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    (tmp_path / "a.xml").write_text(XML)
+    (tmp_path / "b.jpg.xml").write_text(XML)
+    (tmp_path / "broken.xml").write_text("<annotation>")
+    for text in ("x/a.JPEG 7\nb 8\n", "a 7\nb.jpg 8\n"):
+        listed.write_text(text)
+        images = read_annotations(tmp_path, image_list=listed).images
+        assert images.ids.tolist() == [7, 8] and images.names == ("a", "b")
+    listed.write_text("b.jpg\nx/a.JPEG\n")  # what is not listed need not be whole
+    assert read_annotations(tmp_path, image_list=listed).images.names == ("a", "b.jpg")
+    listed.write_text("a\nc.jpg\n")
+    with pytest.raises(ValueError, match=r"list.txt: c.jpg is none of the images of"):
+        read_annotations(tmp_path, image_list=listed)
+    listed.write_text("x/a.jpg 1\ny/a.jpg 2\n")
+    with pytest.raises(ValueError, match=r"x/a.jpg and y/a.jpg of the image list would both have a.xml"):
+        read_annotations(tmp_path, image_list=listed)

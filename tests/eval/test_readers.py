@@ -387,9 +387,9 @@ def test_indices_need_the_list(tmp_path: Path) -> None:
     (tmp_path / "black.txt").write_text("1 n02084071\n")
     annotations = inputs.read_annotations(tmp_path)
     for name in ("found.txt", "results.json"):
-        with pytest.raises(ValueError, match=f"{name}: .*image list"):
+        with pytest.raises(ValueError, match=f"{name}: .*needs an image list of lines `name index`"):
             inputs.read_detections(tmp_path / name, annotations)
-    with pytest.raises(ValueError, match=r"black.txt: .*image list"):
+    with pytest.raises(ValueError, match=r"black.txt: .*needs an image list of lines `name index`"):
         inputs.read_annotations(tmp_path, blacklist=tmp_path / "black.txt")
 
 
