@@ -67,16 +67,17 @@ class DetectionEvaluator:
         image_id = _identity(image_id)
         if image_id in self._images:
             raise ValueError(f"image {image_id} was given twice; call reset() between two rounds")
-        row = {
-            "boxes": as_array(boxes).astype(np.float64).reshape(-1, 4),
+        row: dict[str, npt.NDArray[Any]] = {
+            "boxes": _boxes(f"image {image_id}: boxes", boxes),
             "scores": as_array(scores).astype(np.float64).reshape(-1),
-            "labels": as_array(labels).astype(np.int64).reshape(-1),
-            "true_boxes": as_array(true_boxes).astype(np.float64).reshape(-1, 4),
-            "true_labels": as_array(true_labels).astype(np.int64).reshape(-1),
+            "labels": _labels(f"image {image_id}: labels", labels),
+            "true_boxes": _boxes(f"image {image_id}: true_boxes", true_boxes),
+            "true_labels": _labels(f"image {image_id}: true_labels", true_labels),
         }
         boxes_there = len(row["true_boxes"])
         for name, flags in (("crowd", crowd), ("difficult", difficult)):
-            row[name] = np.zeros(boxes_there, np.bool_) if flags is None else as_array(flags).astype(np.bool_)
+            given = np.zeros(boxes_there) if flags is None else as_array(flags)
+            row[name] = given.astype(np.bool_).reshape(-1)
         if not len(row["boxes"]) == len(row["scores"]) == len(row["labels"]):
             raise ValueError(f"image {image_id}: boxes, scores and labels differ in number")
         if {len(row[name]) for name in ("true_labels", "crowd", "difficult")} != {boxes_there}:
@@ -129,6 +130,20 @@ def _identity(image_id: Any) -> ImageId:
     if not isinstance(image_id, ImageId):
         raise ValueError(f"the image id is {image_id!r}, expected a whole number or text")
     return image_id
+
+
+def _boxes(what: str, values: Any) -> npt.NDArray[np.float64]:
+    array = as_array(values).astype(np.float64)
+    if array.size and array.shape[-1:] != (4,):  # reshaping would make boxes of whatever there is
+        raise ValueError(f"{what} have the shape {array.shape}, expected (N, 4)")
+    return array.reshape(-1, 4)
+
+
+def _labels(what: str, values: Any) -> npt.NDArray[np.int64]:
+    array = as_array(values).astype(np.float64).reshape(-1)
+    if not (np.isfinite(array).all() and (array == np.floor(array)).all()):
+        raise ValueError(f"{what} must be whole numbers")
+    return array.astype(np.int64)
 
 
 def _gathered(own: dict[ImageId, dict[str, np.ndarray]]) -> dict[ImageId, dict[str, np.ndarray]]:

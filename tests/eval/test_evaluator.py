@@ -45,6 +45,15 @@ def test_images_without_boxes_or_detections_count() -> None:
     assert result.num_images == 3 and result.mean_ap == 0.0
 
 
+def test_columns_are_as_good_as_lists() -> None:
+    evaluator = DetectionEvaluator(protocol="coco")
+    evaluator.update(
+        1, boxes=[0, 0, 5, 5], scores=[[0.5]], labels=[[1.0]], true_boxes=[[0, 0, 5, 5], [20, 20, 30, 30]],
+        true_labels=[[1], [1]], crowd=np.array([[False], [True]]),
+    )  # fmt: skip
+    assert evaluator.compute().mean_ap == pytest.approx(1.0)
+
+
 def test_bad_updates_are_refused() -> None:
     evaluator = DetectionEvaluator()
     good: dict = {
@@ -64,6 +73,10 @@ def test_bad_updates_are_refused() -> None:
         ({"boxes": [[0, 0, float("inf"), 5]]}, "image 1: boxes must be finite numbers"),
         ({"true_labels": [1], "true_boxes": [[0, float("nan"), 5, 5]]}, "image 1: true_boxes must be finite"),
         ({"true_labels": [1], "true_boxes": [[0, 5, 5, 4]]}, "image 1: a true box has x2 < x1 or y2 < y1"),
+        ({"boxes": np.zeros((1, 8))}, r"image 1: boxes have the shape \(1, 8\), expected \(N, 4\)"),
+        ({"true_boxes": np.zeros((4, 2))}, r"image 1: true_boxes have the shape \(4, 2\)"),
+        ({"labels": [1.9]}, "image 1: labels must be whole numbers"),
+        ({"true_labels": [float("nan")]}, "image 1: true_labels must be whole numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluator.update(1, **{**good, **change})
