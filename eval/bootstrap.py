@@ -12,6 +12,7 @@ interval is their spread put around the figure.
 # numba infers the types of compiled functions, so they carry no annotations.
 # mypy: allow-untyped-defs, no-check-untyped-defs
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,12 @@ from eval.coco_metrics import match_coco
 from eval.compiled import compiled
 from eval.dataset import Floats
 from eval.evaluation import Evaluation
-from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE
+from eval.matching import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from eval.parallel import thread_map
 
 REPLICATES = 1000
-MOST_REPLICATES = 100_000  # two bytes for each and each image
+MOST_REPLICATES = 100_000
+BLOCK = 1 << 25  # numbers, of draws times images, that are held at a time
 LEVEL = 0.95
 
 
@@ -62,7 +64,7 @@ class Comparison:
 
 def bootstrap_mean_ap(result: Evaluation, *, replicates: int = REPLICATES, seed: int = 0) -> Interval:
     """Interval of the mean AP over images."""
-    means = _means(result, _draws(result.num_images, replicates, seed))
+    means = _replicates([result], replicates, seed)[0]
     return _interval(result.mean_ap, means)
 
 
@@ -82,8 +84,8 @@ def compare(
     wins = (int((per_class < 0).sum()), int((per_class > 0).sum()), int((per_class == 0).sum()))
     differences = np.empty(0)
     if replicates:
-        weights = _draws(first.num_images, replicates, seed)
-        differences = _means(second, weights) - _means(first, weights)
+        of_first, of_second = _replicates([first, second], replicates, seed)
+        differences = of_second - of_first
     differences = differences[np.isfinite(differences)]
     return Comparison(
         difference=_interval(second.mean_ap - first.mean_ap, differences),
@@ -108,23 +110,43 @@ def _interval(value: float, values: Floats) -> Interval:
     return Interval(value, float(low), float(high), float(values.std()), len(values))
 
 
-def _draws(images: int, replicates: int, seed: int) -> npt.NDArray[np.uint16]:
-    """How often each image is drawn, (replicates, images)."""
+def _replicates(results: Sequence[Evaluation], replicates: int, seed: int) -> list[Floats]:
+    """Mean AP (replicates,) of each result, over the same draws."""
+    matched = [_matched(result) for result in results]
+    means = [
+        [_means(result, found, weights) for result, found in zip(results, matched, strict=True)]
+        for weights in _draws(results[0].num_images, replicates, seed)
+    ]
+    return [np.concatenate(blocks) for blocks in zip(*means, strict=True)]
+
+
+def _draws(images: int, replicates: int, seed: int) -> Iterator[npt.NDArray[np.uint16]]:
+    """How often each image is drawn, (replicates, images) in blocks of rows."""
     if not 1 <= replicates <= MOST_REPLICATES:
         raise ValueError(f"{replicates} bootstrap draws, expected 1 to {MOST_REPLICATES}")
     rng = np.random.default_rng(seed)
-    weights = np.empty((replicates, images), np.uint16)
-    for row in weights:
-        row[:] = np.bincount(rng.integers(0, images, images), minlength=images)
-    return weights
+    rows = max(1, BLOCK // images)
+    for start in range(0, replicates, rows):
+        weights = np.empty((min(rows, replicates - start), images), np.uint16)
+        for row in weights:
+            row[:] = np.bincount(rng.integers(0, images, images), minlength=images)
+        yield weights
 
 
-def _means(result: Evaluation, weights: npt.NDArray[np.uint16]) -> Floats:
-    """Mean AP (replicates,) over the classes that have a box in the draw."""
+def _matched(result: Evaluation) -> tuple[Matches, npt.NDArray[np.int8]]:
+    """The matches of a result, and their outcomes (T, D) under each of its thresholds."""
     if result.matches is None:
-        matches, outcome = match_coco(result.detections, result.annotations)
-    else:
-        matches, outcome = result.matches, result.matches.outcome[None]
+        return match_coco(result.detections, result.annotations)
+    return result.matches, result.matches.outcome[None]
+
+
+def _means(
+    result: Evaluation,
+    matched: tuple[Matches, npt.NDArray[np.int8]],
+    weights: npt.NDArray[np.uint16],
+) -> Floats:
+    """Mean AP (replicates,) over the classes that have a box in the draw."""
+    matches, outcome = matched
     image = result.detections.image[matches.order]
     box_start = np.searchsorted(result.annotations.label, np.arange(len(result.classes) + 1))
 

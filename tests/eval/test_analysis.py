@@ -62,7 +62,9 @@ def test_weighting_images_is_evaluating_the_drawn_images(seed: int, protocol: st
     weights = np.bincount(images, minlength=5).astype(np.uint16)[None]
     truth, again = drawn(scene.annotations, detections, images)
     anew = evaluate(again, truth, protocol=protocol)
-    np.testing.assert_allclose(bootstrap._means(result, weights)[0], anew.mean_ap, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        bootstrap._means(result, bootstrap._matched(result), weights)[0], anew.mean_ap, rtol=0, atol=1e-12
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,15 +103,34 @@ def test_the_interval_is_repeatable_holds_the_figure_and_narrows_with_more_image
     assert widths[1] < widths[0] / 2  # four times narrower in theory
 
 
-def test_draws_are_those_of_the_seed_and_take_little_memory() -> None:
+def test_draws_are_those_of_the_seed_and_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(7)
     expected = [np.bincount(rng.integers(0, 900, 900), minlength=900) for _ in range(300)]
+    (weights,) = bootstrap._draws(900, 300, 7)
+    assert weights.dtype == np.uint16 and (weights == expected).all()
+    monkeypatch.setattr(bootstrap, "BLOCK", 90_000)
     tracemalloc.start()
-    weights = bootstrap._draws(900, 300, 7)
+    blocks = [weights.sum() for weights in bootstrap._draws(900, 3000, 7)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert weights.dtype == np.uint16 and (weights == expected).all()
-    assert peak < 2 * weights.nbytes
+    assert len(blocks) == 30 and sum(blocks) == 900 * 3000
+    assert peak < 3 * 2 * bootstrap.BLOCK
+
+
+@pytest.mark.parametrize("protocol", ["ilsvrc", "coco"])
+def test_drawing_in_blocks_changes_nothing(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = random_scene(5, images=40, boxes=160, detections=300)
+    first = evaluate(scene.detections, scene.annotations, protocol=protocol)
+    fewer = make_detections(
+        image=scene.detections.image[::2], label=scene.detections.label[::2], scores=scene.detections.scores[::2],
+        boxes=scene.detections.boxes[::2], last_pixel=scene.detections.last_pixel,
+    )  # fmt: skip
+    second = evaluate(fewer, scene.annotations, protocol=protocol)
+    at_once = compare(first, second, replicates=50).difference
+    monkeypatch.setattr(bootstrap, "BLOCK", 40 * 7)  # seven draws, and at last one
+    assert compare(first, second, replicates=50).difference == at_once
+    monkeypatch.setattr(bootstrap, "BLOCK", 1)
+    assert compare(first, second, replicates=50).difference == at_once
 
 
 def test_comparing_with_itself_and_with_a_worse_one() -> None:
