@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.dataset import Annotations, Detections, box_areas, positions
+from eval.text_files import refuse_pipe
 from eval.text_parser import FIELDS, Rows, parse_rows
 
 _NAMES = ("image index", "class id", "confidence", "xmin", "ymin", "xmax", "ymax")
@@ -52,6 +53,7 @@ def map_bytes(path: str | Path) -> Bytes:
 
     A byte order mark at the beginning, which some editors write, is left out.
     """
+    refuse_pipe(path)
     content = _map_all_bytes(path)
     return content[3:] if bytes(content[:3]) == codecs.BOM_UTF8 else content
 

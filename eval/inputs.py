@@ -12,6 +12,7 @@ import numpy as np
 from eval import coco, ilsvrc, ilsvrc_text, voc
 from eval.dataset import Annotations, Detections
 from eval.image_names import read_name_list
+from eval.text_files import refuse_pipe
 from eval.xml_files import read_objects
 
 _WNID = re.compile(r"n\d{8}")
@@ -89,12 +90,13 @@ def read_detections(source: str | Path, annotations: Annotations) -> Detections:
 
 
 def check_is_file(source: str | Path) -> None:
-    """Refuse a folder, and what is not there, as detections: raises OSError in one sentence."""
+    """Refuse a folder, a pipe and what is not there as detections: raises OSError or ValueError in one sentence."""
     path = Path(source)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, name a file such as {path / 'detections.json'}")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or directory")
+    refuse_pipe(path)
 
 
 def example_files() -> tuple[Path, Path]:
@@ -108,6 +110,7 @@ def is_json(source: str | Path) -> bool:
     path = Path(source)
     if path.is_dir():
         return False
+    refuse_pipe(path)
     try:
         with path.open("rb") as raw:
             head = raw.read(4096)

@@ -87,9 +87,13 @@ def explain(arguments: argparse.Namespace) -> int:
     """Say what is missing and show a command that runs at once."""
     from eval.inputs import example_files
 
-    if arguments.detections or arguments.annotations:
-        missing = "--annotations" if arguments.detections else "--detections"
-        raise ValueError(f"{missing} is missing; both --detections and --annotations are needed")
+    if len(sys.argv) > 1:
+        needed = {"--detections": arguments.detections, "--annotations": arguments.annotations}
+        missing = [option for option, path in needed.items() if path is None]
+        verb = "is" if len(missing) == 1 else "are"
+        raise ValueError(
+            f"{' and '.join(missing)} {verb} missing; both --detections and --annotations are needed"
+        )
     annotations, detections = example_files()
     # Installed, the tool is a program of its own; in a checkout it is a script.
     command = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else Path(sys.argv[0]).name

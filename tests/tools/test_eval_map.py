@@ -172,11 +172,17 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
     bad.write_text("1 58 0.5 1 2 3\n")
     link = tmp_path / "link.json"
     link.symlink_to(bad)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     truth = ["--annotations", EXAMPLE_ANNOTATIONS]
     for arguments, message in (
         ([*truth, "--detections", bad], "bad.txt:1: 6 values, expected 7"),
         ([*truth, "--detections", tmp_path / "none.txt"], "none.txt: no such file or directory"),
         ([*truth], "--detections is missing"),
+        (["--protocol", "coco", "--json", tmp_path / "x"], "--detections and --annotations are missing"),
+        ([*truth, "--detections", pipe], "pipe: is a pipe or device, give a file"),
+        ([*EXAMPLE, "--compare", pipe], "pipe: is a pipe or device, give a file"),
+        (["--annotations", pipe, *EXAMPLE[2:]], "pipe: is a pipe or device, give a file"),
         ([*EXAMPLE, "--iou", "50"], "the IoU threshold is 50"),
         ([*EXAMPLE, "--iou", "0.7", "--protocol", "coco"], "averages over IoU 0.50 to 0.95 and takes no"),
         ([*EXAMPLE, "--output", tmp_path / "o"], "--output and --resume belong to the run of a detector"),
@@ -197,7 +203,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run: Run, tmp_path: Path) -> 
         assert done.returncode == 2, arguments
         assert done.stderr.startswith("error: ") and message in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "link.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "link.json", "pipe"]
     assert bad.read_text() == "1 58 0.5 1 2 3\n"
 
 
