@@ -1,6 +1,7 @@
 """The pictures of a report: curves, ranking, error causes, comparison. Drawn without a display."""
 
 import io
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -21,8 +22,10 @@ _RECALL = np.linspace(0, 1, 101)
 def as_svg(figure: Figure) -> str:
     """The figure as an <svg> element to put into a page."""
     text = io.StringIO()
-    # No date and fixed element ids: the same result gives the same page.
-    with mpl.rc_context({"svg.hashsalt": "eval"}):
+    # No date and fixed element ids: the same result gives the same page. Text stays text, since whoever looks at the
+    # page may have the letters that matplotlib's font lacks.
+    with mpl.rc_context({"svg.hashsalt": "eval", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
@@ -35,6 +38,12 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
         axes.spines[side].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8)
     return figure, axes
+
+
+def _plain(label: str) -> str:
+    """A label that the legend shows as it is: without formulas, also if it begins with `_`, which would hide it."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
 
 
 def ranking(result: Evaluation) -> Figure:
@@ -87,7 +96,7 @@ def precision_recall(result: Evaluation, *, named: int = 2) -> Figure:
             linewidth=1.4,
             linestyle=style,
             zorder=2,
-            label=f"{name} {ap:.2f}".replace("$", r"\$"),
+            label=_plain(f"{name} {ap:.2f}"),
         )
     axes.plot(_RECALL, mean, color=INK, linewidth=2.2, label="mean over classes", zorder=3)
     axes.set_xlim(0, 1)

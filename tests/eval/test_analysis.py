@@ -1,6 +1,7 @@
 """Intervals, comparison and causes of error against what they claim to be."""
 
 import tracemalloc
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from eval.coco_metrics import match_coco
 from eval.dataset import Annotations, Category, Detections, ImageSet, make_annotations, make_detections
 from eval.errors import CAUSES, break_down
 from eval.evaluation import Evaluation
+from eval.figures import as_svg, precision_recall
 from eval.matching import TRUE_POSITIVE
 from eval.protocols import evaluate
 from eval.report import write_report
@@ -266,12 +268,13 @@ def test_a_report_of_annotations_without_a_box(protocol: str, tmp_path: Path) ->
     result = evaluate(found, truth, protocol=protocol)
     breakdown = break_down(result)
     assert breakdown.counts["background"] == 2 and breakdown.counts["missed"] == 0
-    write_report(tmp_path / "x.html", result, title="x", breakdown=breakdown)
+    comparison = compare(result, result, replicates=10)
+    write_report(tmp_path / "x.html", result, title="x", breakdown=breakdown, comparison=comparison)
     assert "</html>" in (tmp_path / "x.html").read_text()
 
 
 def test_names_are_neither_markup_nor_formulas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("dog [/b]", "x[red]y", r"$\foo$", "50 $", "e")
+    names = ("dog [/b]", "x[red]y", r"$\foo$", "50 $", "_e")
     kinds = tuple(Category(k + 1, name) for k, name in enumerate(names))
     count = len(kinds)
     boxes = np.tile([[0.0, 0, 9, 9]], (count, 1))
@@ -288,3 +291,19 @@ def test_names_are_neither_markup_nor_formulas(tmp_path: Path, capsys: pytest.Ca
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*names, "run[best]"))
     write_report(tmp_path / "x.html", result, title="x")
+    page = (tmp_path / "x.html").read_text()
+    legend = page[page.index("<h2>Precision and recall") :]
+    assert all(f"{name} 1.00" in legend for name in ("dog [/b]", "x[red]y", "50 $", "_e"))
+
+
+def test_figures_name_classes_in_letters_that_their_font_lacks() -> None:
+    names = ["猫", "犬", "鳥", "魚", "馬"]
+    kinds = tuple(Category(k + 1, name) for k, name in enumerate(names))
+    truth = make_annotations(
+        ImageSet(np.array([1]), ("a",)), kinds, image=np.zeros(5), label=np.arange(5),
+        boxes=np.tile([[0.0, 0, 9, 9]], (5, 1)), last_pixel=False,
+    )  # fmt: skip
+    found = make_detections(image=[0], label=[0], scores=[1.0], boxes=[[0.0, 0, 9, 9]], last_pixel=False)
+    with warnings.catch_warnings(action="error"):
+        page = as_svg(precision_recall(evaluate(found, truth)))
+    assert "猫 1.00" in page
