@@ -160,6 +160,16 @@ class GoogLeNet(nn.Module):
         position = self.stage_position(after)
         return self._run(features, self.stages[position + 1 :], done=self.stages[position])
 
+    def cells(self, size: int) -> int:
+        """How many cells a side the last feature map of square images of `size` pixels a side has.
+
+        Only conv1 and the pools change it, and where the stride does not divide the size, each variant in its own way.
+        """
+        x = torch.zeros(1, 1, size, size)[:, :, ::2, ::2]  # as many as conv1 gives
+        for name in ("pool1", "pool2", "pool3", "pool4"):
+            x = self.get_submodule(name)(x)
+        return x.shape[-1]
+
     def freeze(self, until: str | None, *, norm_eval: bool = False) -> None:
         """Fix the weights and the batch norm statistics of all stages up to and including `until`.
 

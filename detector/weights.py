@@ -22,7 +22,7 @@ from detector.class_scores import IndependentScores, MemberScores, QualityScores
 from detector.foreign_weights import caffe_tensors, torchvision_tensors
 from detector.googlenet import GoogLeNet
 from detector.low_rank import stored_changes
-from detector.objectness import STRIDE, ObjectnessHead
+from detector.objectness import ObjectnessHead
 from detector.region_classifier import Preprocessing, RegionClassifier
 from detector.region_fit import FitHead
 from detector.safetensors_file import WeightsCard, read_weights_file
@@ -196,8 +196,8 @@ def load_fit(source: WeightsRecord | Path) -> FitHead | None:
     reduced, hidden = (
         len(tensors[name]) if name in tensors else 1 for name in ("reduce.bias", "hidden.bias")
     )
-    channels = GoogLeNet(0, architecture=card.architecture).num_features
-    head = FitHead(channels, -(-card.preprocessing.size // STRIDE), reduced, hidden)
+    network = GoogLeNet(0, architecture=card.architecture)
+    head = FitHead(network.num_features, network.cells(card.preprocessing.size), reduced, hidden)
     load_state(head, tensors, path)
     return head.eval()
 

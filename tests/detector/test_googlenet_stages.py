@@ -55,6 +55,14 @@ def test_the_feature_map_is_as_large_as_feature_info_says(
 
 
 @every_variant
+@pytest.mark.parametrize("size", [31, 64, 112, 176, 208, 224])
+def test_the_cells_of_the_last_map_are_known_before(architecture: Architecture, size: int) -> None:
+    network = build(architecture)
+    with torch.inference_mode():
+        assert network.features(torch.zeros(1, 3, size, size)).shape[2:] == (network.cells(size),) * 2
+
+
+@every_variant
 def test_the_rest_after_any_tap_equals_the_whole(architecture: Architecture) -> None:
     network = build(architecture)
     x = torch.randn(2, 3, 49, 64)

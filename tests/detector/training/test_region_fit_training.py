@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -119,6 +120,23 @@ def test_the_model_is_the_same_with_a_head(config: RegionFitTraining) -> None:
         for file in (path, again)
     )
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("norm", ["lrn", "none"])
+def test_a_head_for_regions_that_the_stride_does_not_divide_is_found_again(
+    config: RegionFitTraining, tmp_path: Path, norm: Literal["lrn", "none"]
+) -> None:
+    architecture = Architecture(norm=norm, width=0.25)
+    card = WeightsCard(
+        "odd", "random", "CC0", "cls1000", replace(CAFFE_INPUT, size=176), architecture=architecture
+    )
+    start = tmp_path / "odd.safetensors"
+    write_weights_file(start, GoogLeNet(architecture=architecture).state_dict(), card)
+    path = train_region_fit(
+        replace(config, weights=str(start), fit=RegionFitting(images=1, epochs=1)), Console(quiet=True)
+    )
+    head = load_fit(path)
+    assert head is not None and head(torch.rand(2, 256, 5, 5)).shape == (2, 1)
 
 
 def test_bad_settings(config: RegionFitTraining) -> None:
