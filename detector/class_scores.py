@@ -47,8 +47,10 @@ class MemberLogits(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Logits (R, 1002): classes, background, quality -> (R, 202): detection classes, background, quality."""
-        probabilities = logits[:, :-1].float().softmax(dim=1) @ self.groups
-        return torch.cat([probabilities.clamp_min(1e-12).log(), logits[:, -1:]], dim=1)
+        # In 16 bits the sums would be coarse, and the least probability would be 0, whose logarithm has no end.
+        with torch.autocast(logits.device.type, enabled=False):
+            probabilities = logits[:, :-1].float().softmax(dim=1) @ self.groups
+            return torch.cat([probabilities.clamp_min(1e-12).log(), logits[:, -1:]], dim=1)
 
 
 class MemberScores(nn.Module):

@@ -1,5 +1,6 @@
 """Detection classes as sums of the classification classes below them."""
 
+import pytest
 import torch
 
 from detector.class_scores import MemberLogits, MemberScores
@@ -24,6 +25,14 @@ def test_the_softmax_of_member_logits_gives_member_scores() -> None:
     torch.testing.assert_close(
         grouped[:, :-1].softmax(dim=1)[:, :-1] * grouped[:, -1:].sigmoid(), MemberScores()(logits)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_member_logits_of_16_bit_passes_are_those_of_float32(dtype: torch.dtype) -> None:
+    logits = torch.randn(3, 1002, generator=torch.Generator().manual_seed(3)).to(dtype) * 8
+    expected = MemberLogits()(logits.float())
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(MemberLogits()(logits), expected)
 
 
 def test_without_background_the_scores_are_the_zero_shot_ones() -> None:
