@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,23 +62,22 @@ def read_folders(root: str | Path, problems: Problems) -> LabelledImages:
     return LabelledImages(tuple(official), tuple(paths), tuple(labels))
 
 
-def read_list(
-    source: str | Path, images: str | Path, problems: Problems, classes: Sequence[str] | None = None
-) -> LabelledImages:
+def read_list(source: str | Path, images: str | Path, problems: Problems) -> LabelledImages:
     """Lines `name label` (Caffe's train.txt and val.txt, labels from 0), or CSV with columns file and label.
 
-    A CSV may call its label `det_id`, which counts from 1.
-
-    Args:
-        classes: Names of the labels; by default the 1000 synsets.
+    Raises:
+        OSError, ValueError: No such file, no such lines, or none of its images can be used.
     """
-    names = tuple(classes or (kind.wnid for kind in classification_classes()))
+    names = tuple(kind.wnid for kind in classification_classes())
     rows: list[tuple[str, int]] = []
     text = read_text(source).splitlines()
     try:
         if Path(source).suffix == ".csv":
-            for row in csv.DictReader(text):
-                rows.append((row["file"], int(row["label"]) if "label" in row else int(row["det_id"]) - 1))
+            table = csv.DictReader(text)
+            columns = table.fieldnames or ()
+            if "det_id" in columns and "label" not in columns:
+                raise ValueError("det_id counts the 200 detection classes, label the 1000 from 0")
+            rows = [(row["file"], int(row["label"])) for row in table]
         else:
             rows = [(words[0], int(words[1])) for words in (line.split() for line in text) if words]
         if not all(name for name, _ in rows):

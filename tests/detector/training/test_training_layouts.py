@@ -122,8 +122,11 @@ def test_classification_folders_and_lists(tmp_path: Path) -> None:
     listed = read_list(tmp_path / "list.txt", tmp_path / "cls", problems)
     assert listed.labels == (999,)
     assert problems.counts == {"annotation without image": 1, "unknown class": 1}
-    (tmp_path / "labels.csv").write_text("file,det_id,wnid\nn01440764/a.JPEG,124,x\n")
+    (tmp_path / "labels.csv").write_text("file,label,wnid\nn01440764/a.JPEG,123,x\n")
     assert read_list(tmp_path / "labels.csv", tmp_path / "cls", problems).labels == (123,)
+    (tmp_path / "det.csv").write_text("file,det_id,wnid\nn01440764/a.JPEG,124,x\n")
+    with pytest.raises(ValueError, match=r"det\.csv: expected .* \(det_id counts the 200 detection classes"):
+        read_list(tmp_path / "det.csv", tmp_path / "cls", problems)
 
 
 def test_an_image_list_names_train_images_as_the_kit_does(tmp_path: Path) -> None:
