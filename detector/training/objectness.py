@@ -70,7 +70,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     write_not_learnt_from(output, images)
     held = None
     if config.data.hold_out:
-        others = replace(config, data=replace(config.data, held_out=True, problems="skip"))
+        others = replace(config, data=_held_out(config.data))
         # Before the long work, so that what is wrong with it shows now.
         held = _read(others, Problems(), output, console)
     if problems.counts:
@@ -95,6 +95,11 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
         shared = SharedPass(classifier, changes=head.changes, runtime=config.runtime, device=device)
         _tell_recall(*held, BoxChooser(shared, head), console)
     return path
+
+
+def _held_out(data: DataConfig) -> DataConfig:
+    """The annotated images that are not learnt from, once each: what these join in training is learnt from."""
+    return replace(data, held_out=True, problems="skip", unlabelled=[], image_labels=[], small_copies=None)
 
 
 def _maps(

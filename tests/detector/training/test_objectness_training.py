@@ -1,5 +1,6 @@
 """The head that orders boxes: what it can learn, and the model that comes of it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from detector.box_features import GEOMETRY, box_features
 from detector.googlenet import GoogLeNet
 from detector.objectness import LONG_SIDES, ImageMap, ObjectnessHead, SharedPass
 from detector.safetensors_file import WeightsCard, write_weights_file
-from detector.training.data import DataConfig
+from detector.training.data import DataConfig, read_data
 from detector.training.objectness import ObjectnessTraining, train_objectness
 from detector.training.objectness_fit import MappedImage, ObjectnessFit, best_iou, fit_objectness
 from detector.training.problems import Problems
@@ -121,6 +122,25 @@ def test_the_model_is_the_same_with_a_head(config: ObjectnessTraining) -> None:
     regions = torch.rand(2, 3, 224, 224) * 255
     before, after = (load_weights(Path(file)).eval()(regions) for file in (config.weights or "", path))
     assert torch.equal(before, after)
+
+
+def test_only_annotated_images_are_held_out(config: ObjectnessTraining, scenes: Path, tmp_path: Path) -> None:
+    plain = read_data(replace(config.data, held_out=True), Problems())
+    (tmp_path / "more").symlink_to(scenes / "images")
+    (tmp_path / "more.csv").write_text("file,det_id\n0.png,1\n1.png,2\n")
+    more = replace(
+        config.data,
+        unlabelled=[str(scenes / "images")],
+        image_labels=[str(tmp_path / "more.csv")],
+        small_copies=32,
+    )
+    told = []
+    for data in (config.data, more):
+        console = Console(width=200)
+        with console.capture() as printed:
+            train_objectness(replace(config, data=data, fit=replace(config.fit, epochs=1)), console)
+        told.append(re.findall(r"(\d+) held-out objects", printed.get()))
+    assert told[0] == told[1] == [str(plain.counts().sum())] * 2
 
 
 def test_boxes_on_what_is_to_be_ignored_say_nothing(scenes: Path) -> None:
