@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def read_training_set(
         source: The annotations.
         images: Folder that the images' names are relative to.
         problems: Told what is wrong.
-        image_list: Only these images: lines whose first word is a name (ImageSets, R-CNN's val1 and val2).
+        image_list: Only these images, see `read_names` (ImageSets, R-CNN's val1 and val2).
         labelled: What class lists say of an image, see `detector.training.det_lists.read_class_lists`.
 
     Raises:
@@ -59,8 +59,12 @@ def read_training_set(
 
 
 def read_names(path: str | Path) -> list[str]:
-    """The first word of each line of an image list; what follows (an index, a flag) is not looked at."""
-    names = [line.split()[0] for line in read_text(path).splitlines() if line.split()]
+    """The first word of each line of an image list; what follows (an index, a flag) is not looked at.
+
+    A name with blanks in it is one if it ends as a file of an image does.
+    """
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    names = [line if PurePath(line).suffix.lower() in IMAGE_SUFFIXES else line.split()[0] for line in lines]
     if not names:
         raise ValueError(f"{path}: no images in it, expected a name in each line")
     return names

@@ -129,6 +129,20 @@ def test_classification_folders_and_lists(tmp_path: Path) -> None:
         read_list(tmp_path / "det.csv", tmp_path / "cls", problems)
 
 
+def test_an_image_list_may_have_names_with_blanks(tmp_path: Path) -> None:
+    names = ("my photo.png", "my other photo.png", "b.png")
+    for name in names:
+        picture(tmp_path / name)
+    source = coco(
+        tmp_path,
+        images=[{"id": 5 + place, "file_name": name} for place, name in enumerate(names)],
+        annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2, 10, 20]}],
+    )
+    (tmp_path / "list.txt").write_text("my photo.png\nb 1\n")
+    found = read_training_set(source, tmp_path, Problems("refuse"), image_list=tmp_path / "list.txt")
+    assert [image.name for image in found.images] == ["my photo.png", "b.png"]
+
+
 def test_an_image_list_names_train_images_as_the_kit_does(tmp_path: Path) -> None:
     name = "ILSVRC2013_train/n02084071/n02084071_1"
     xml(tmp_path / "a" / "train" / f"{name}.xml", ("n02084071", (1, 1, 9, 9), False))
