@@ -113,7 +113,7 @@ class TimmGoogLeNet(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The last layer: linear, or nothing."""
-        return self.network.classifier
+        return getattr(self.network, "classifier", nn.Identity())
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Begin with a new classifier for other classes; none with 0. Pooling stays what it is unless named."""

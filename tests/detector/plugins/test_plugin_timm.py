@@ -44,6 +44,9 @@ def test_classifier(name: str, parameters: int) -> None:
         assert torch.equal(narrow(x), last.mean(dim=(2, 3)))
         narrow.reset_classifier(3)
         assert narrow(x).shape == (2, 3)
+    assert narrow.get_classifier().out_features == 3
+    without = timm.create_model(name, width=NARROW.width, num_classes=0)
+    assert isinstance(without.get_classifier(), torch.nn.Identity)
 
 
 @pytest.mark.parametrize("name", MODELS)
