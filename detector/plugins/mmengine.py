@@ -28,7 +28,7 @@ class GoogLeNetBackbone(BaseModule):
         out_indices: Which of the levels to give: 0..4 of the strides 2, 4, 8, 16, 32 with 64, 192, 480, 832 and 1024
             channels.
         frozen_stages: Levels 0..`frozen_stages` keep their weights; -1: none does.
-        norm_eval: Keep batch norms in inference mode; by default those of trained weights.
+        norm_eval: Keep batch norms in inference mode; by default those of trained weights, also of a checkpoint.
         with_cp: Gradient checkpointing: less memory while training, for a third more time.
         init_cfg: As in MMEngine; `dict(type="Pretrained", checkpoint=FILE)` reads a checkpoint of this module.
         **architecture: Of a network with random weights: fields of `detector.architecture.Architecture`.
@@ -51,6 +51,8 @@ class GoogLeNetBackbone(BaseModule):
         if not -1 <= frozen_stages < len(LEVELS):
             raise ValueError(f"frozen_stages is {frozen_stages}, but must be -1 to {len(LEVELS) - 1}")
         super().__init__(init_cfg)
+        if norm_eval is None:
+            norm_eval = weights is not None or _is_pretrained(init_cfg)
         self.body = build_backbone(
             weights,
             taps=[LEVELS[index] for index in out_indices],
@@ -64,3 +66,8 @@ class GoogLeNetBackbone(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         return self.body(x)
+
+
+def _is_pretrained(init_cfg: dict[str, Any] | list[dict[str, Any]] | None) -> bool:
+    parts = init_cfg if isinstance(init_cfg, list) else [init_cfg or {}]
+    return any(part.get("type") == "Pretrained" for part in parts)

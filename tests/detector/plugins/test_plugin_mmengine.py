@@ -51,12 +51,31 @@ def test_features_are_those_of_the_network(bgr_weights: Path, pixels: Tensor, no
 def test_frozen_stages_and_norm_eval() -> None:
     model = build(norm="batch", width=NARROW.width, frozen_stages=2, norm_eval=True)
     model.train()
-    assert not any(part.training for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d))
+    assert not any(norms_in_training(model))
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {
         name for name, _ in model.named_parameters() if ".conv" in name.split("inception")[0] or "_3" in name
     }
-    assert any(part.training for part in build(norm="batch", width=NARROW.width).modules())
+    untrained = build(norm="batch", width=NARROW.width).train()
+    assert all(norms_in_training(untrained))
+
+
+def norms_in_training(model: torch.nn.Module) -> list[bool]:
+    found = [part.training for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_batch_norms_of_a_checkpoint_stay_as_they_are(tmp_path: Path, several: bool) -> None:
+    """Unless told otherwise: whether the weights come at once or with `init_weights`."""
+    init: Any = {"type": "Pretrained", "checkpoint": str(tmp_path / "trained.pth")}
+    other = {"type": "Constant", "layer": "Linear", "val": 0}
+    init = [other, init] if several else init
+    options = {"norm": "batch", "width": NARROW.width}
+    assert not any(norms_in_training(build(**options, init_cfg=init).train()))
+    assert all(norms_in_training(build(**options, init_cfg=init, norm_eval=False).train()))
+    assert all(norms_in_training(build(**options, init_cfg=other).train()))
 
 
 def test_init_cfg_reads_a_checkpoint(tmp_path: Path, normalised: Tensor) -> None:
