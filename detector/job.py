@@ -288,32 +288,38 @@ class Journal:
         """Fill `_done`; returns the length in bytes of the complete lines."""
         length = 0
         with self.path.open("rb") as file:
-            for number, line in enumerate(file):
+            for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break
-                if number == 0:
-                    self._check(line.decode("utf-8").rstrip("\n"))
-                else:
-                    record = json.loads(line)
-                    file = record.pop("file", [])
-                    self._done[record["image_id"], record["image_name"]] = (
-                        file,
-                        Detections(
-                            boxes=np.array(record.pop("boxes"), np.float32).reshape(-1, 4),
-                            scores=np.array(record.pop("scores"), np.float32),
-                            labels=np.array(record.pop("labels"), np.int64),
-                            classes=self.classes,
-                            **record,
-                        ),
-                    )
+                try:
+                    if number == 1:
+                        before = dict(json.loads(line)["settings"])
+                    else:
+                        self._take(json.loads(line))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise ValueError(
+                        f"{self.path}:{number}: is not a journal of a stopped job; move it away"
+                    ) from None
+                if number == 1:
+                    self._check(before)
                 length += len(line)
         return length
 
-    def _check(self, header: str) -> None:
-        try:
-            before = dict(json.loads(header)["settings"])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.path}: is not a journal of a stopped job; move it away") from None
+    def _take(self, record: dict[str, Any]) -> None:
+        """Put one finished image, as `append` notes it, into `_done`."""
+        identity = record.pop("file", [])
+        self._done[record["image_id"], record["image_name"]] = (
+            identity,
+            Detections(
+                boxes=np.array(record.pop("boxes"), np.float32).reshape(-1, 4),
+                scores=np.array(record.pop("scores"), np.float32),
+                labels=np.array(record.pop("labels"), np.int64),
+                classes=self.classes,
+                **record,
+            ),
+        )
+
+    def _check(self, before: dict[str, Any]) -> None:
         now = json.loads(self._header)["settings"]  # compared as values: 10 pixels are 10.0 pixels
         changed = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
         if changed:

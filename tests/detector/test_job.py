@@ -145,6 +145,25 @@ def test_resuming_with_other_settings_is_refused(colour_detector: RCNN, photos: 
         run(colour_detector, photos, output, resume=True)
 
 
+@pytest.mark.parametrize(
+    "line", [b"half a line", b"[]", b"7", b"{}", b'{"image_id": []}', b"\xff", b'{"no": 1}']
+)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_damaged_journal_is_named(
+    colour_detector: RCNN, photos: Path, tmp_path: Path, number: int, line: bytes
+) -> None:
+    with pytest.raises(Killed):
+        run(colour_detector, photos, tmp_path, on_image=kill_at("3.png"))
+    journal = tmp_path / "detections.unfinished.jsonl"
+    lines = journal.read_bytes().splitlines()
+    lines[number - 1] = line
+    journal.write_bytes(b"\n".join(lines) + b"\n")
+    damaged = journal.read_bytes()
+    with pytest.raises(ValueError, match=rf"unfinished\.jsonl:{number}: is not a journal of a stopped job"):
+        run(colour_detector, photos, tmp_path, resume=True)
+    assert journal.read_bytes() == damaged
+
+
 def test_a_stopped_job_does_not_know_other_files_of_the_same_names(
     colour_detector: RCNN, photos: Path, tmp_path: Path
 ) -> None:
