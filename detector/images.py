@@ -24,7 +24,7 @@ _TURNS = {  # by its value: how the pixels are turned to be looked at; 1 is as t
     8: Image.Transpose.ROTATE_90,
 }
 # Pillow's ways to say that a file is damaged
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -33,6 +33,7 @@ _DAMAGED = (
     AttributeError,
     KeyError,
     IndexError,
+    NotImplementedError,
     struct.error,
 )
 
@@ -138,7 +139,7 @@ def read_image(path: str | Path) -> np.ndarray:
         raise OSError(f"{path}: more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, too large") from None
     except PermissionError:
         raise
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise OSError(f"{path}: cannot be read as an image ({error})") from None
 
 
@@ -149,7 +150,7 @@ def exif_orientation(image: Image.Image) -> int:
     """
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGED:
+    except DAMAGED:
         return 1
     return int(value) if value in _TURNS else 1
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detector.images import exif_orientation, read_image
+from detector.images import DAMAGED, exif_orientation, read_image
 from detector.taxonomy import DetectionClass
 from detector.training.problems import Problems
 
@@ -167,7 +167,7 @@ def image_size(path: Path) -> tuple[int, int]:
             turned = exif_orientation(image) >= 5  # width and height are swapped on the screen
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise OSError(f"{path}: cannot be read as an image ({error})") from None
     return (height, width) if turned else (width, height)
 

@@ -1,5 +1,6 @@
 """Any readable image gives RGB pixels; anything else gives one sentence."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from PIL import Image, ImageOps
 
 from detector.images import find_images, read_image
 from detector.training.problems import Problems
-from detector.training.training_set import annotated_image
+from detector.training.training_set import annotated_image, image_size
 
 COLOURS = np.array(
     [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [200, 100, 50]], [[0, 0, 0], [9, 9, 9]]], np.uint8
@@ -133,6 +134,16 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
         whole = save(tmp_path / f"whole{suffix}", Image.fromarray(noise)).read_bytes()
         (tmp_path / f"cut{suffix}").write_bytes(whole[: len(whole) // 2])
         assert "cannot be read" in sentence(tmp_path / f"cut{suffix}")
+
+
+def test_a_dds_file_of_unknown_pixels_is_named(tmp_path: Path) -> None:
+    """Pillow knows the kind of file, and not what it has of colours."""
+    header = b"DDS " + struct.pack("<4I", 124, 0, 4, 4) + bytes(56) + struct.pack("<II4s20x", 32, 4, b"none")
+    path = tmp_path / "x.png"
+    path.write_bytes(header + bytes(200))
+    for read in (read_image, image_size):
+        with pytest.raises(OSError, match=r"x\.png: cannot be read as an image"):
+            read(path)
 
 
 def test_files_folders_and_globs(tmp_path: Path) -> None:
