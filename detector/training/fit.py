@@ -174,7 +174,7 @@ def fit(
                 settings=settings,
             )
 
-    if not path.exists():  # an older one stays until there is something to lose
+    if not resume:  # an older one is of another run, whose log ends here, too
         checkpoint(done)
     with (
         RunLog(folder, done, here.first) as log,

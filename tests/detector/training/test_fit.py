@@ -68,8 +68,8 @@ def run(tmp_path: Path) -> Run:
         (tmp_path / folder).mkdir(exist_ok=True)
         return fit(
             small_network(), batches, losses, config,
-            folder=tmp_path / folder, settings={"a": 1}, seed=0, resume=resume,
-            console=Console(quiet=True), device=torch.device("cpu"), **more,
+            folder=tmp_path / folder, seed=0, resume=resume,
+            console=Console(quiet=True), device=torch.device("cpu"), **{"settings": {"a": 1}} | more,
         )  # fmt: skip
 
     return call
@@ -180,12 +180,13 @@ def test_there_is_a_checkpoint_every_minute(
         assert torch.equal(found.state_dict()[name], tensor), name
 
 
-def test_an_older_checkpoint_stays_until_there_is_something_to_lose(run: Run, tmp_path: Path) -> None:
-    run("a", MadeUp())
-    before = (tmp_path / "a" / FILE).read_bytes()
+def test_a_run_in_the_folder_of_another_goes_on_from_its_own_checkpoint(run: Run) -> None:
+    run("a", MadeUp(), replace(CONFIG, steps=3), settings={"a": 2})
     with pytest.raises(KeyboardInterrupt):
         run("a", MadeUp(2))
-    assert (tmp_path / "a" / FILE).read_bytes() == before
+    rest = Interrupted()
+    run("a", rest, resume=True)
+    assert rest.asked == list(range(12))
 
 
 def test_resuming_needs_the_same_run(run: Run, tmp_path: Path) -> None:
