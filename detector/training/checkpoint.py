@@ -19,7 +19,7 @@ from eval.atomic import temporary_name
 FILE = "checkpoint.safetensors"
 NO_CHECKPOINT = "{}: no checkpoint to resume from; start without --resume"
 # Where data and weights come from: said where a run is another one, but not compared. What they come to is, by digests.
-TOLD = ("data", "weights", "images", "image_list")
+TOLD = ("data", "weights", "teacher", "images", "image_list")
 # What does not change the result of a run of any kind.
 BYSTANDERS = ("output", "resume", "dry_run", "device")
 _FORMAT = "googlenet-rcnn-training/1"

@@ -111,6 +111,7 @@ class _Prepared:
     network: GoogLeNet  # with the new head
     batches: Batches
     table: RegionTable
+    judge: RegionClassifier | None  # whose opinions are in the batches
 
 
 def _prepare(
@@ -178,7 +179,7 @@ def _prepare(
         network = without_lrn(network, _normalised(classifier, batches))
     if config.width is not None:
         network = widened(network, config.width, seed=config.seed)
-    return _Prepared(classifier, name, network, batches, table)
+    return _Prepared(classifier, name, network, batches, table, judge)
 
 
 def _normalised(classifier: RegionClassifier, batches: Batches) -> Tensor:
@@ -296,6 +297,8 @@ def _train(
         "labels": label_fingerprint(prepared.table),
         "first": source_of(classifier),
     }
+    if prepared.judge is not None and prepared.judge is not classifier:
+        settings["opinions"] = source_of(prepared.judge)
     trainee = Trainee(
         prepared.network,
         classifier.normalize,

@@ -19,8 +19,11 @@ from rich.console import Console
 from run_logs import column
 from safetensors.torch import load_file
 
+from detector.safetensors_file import write_weights_file
+from detector.taxonomy import DET200
 from detector.training.finetune import finetune
 from detector.training.finetuning import Finetuning
+from detector.weights import load_network
 
 QUIET = Console(quiet=True)
 
@@ -113,6 +116,25 @@ def test_resuming_needs_the_same_labels_and_first_weights(
     shutil.copy(Path(own.output) / "model.safetensors", weights)
     with pytest.raises(ValueError, match=r"other settings \(first\.weights\)"):
         finetune(replace(own, resume=True), QUIET)
+
+
+def test_resuming_needs_the_same_teacher_wherever_its_file_lies(
+    config: Finetuning, scenes: Path, tmp_path: Path
+) -> None:
+    annotated = json.loads((scenes / "instances.json").read_text())
+    annotated["categories"] = [{"id": kind.id, "name": kind.name, "wnid": kind.wnid} for kind in DET200]
+    (tmp_path / "det.json").write_text(json.dumps(annotated))
+    teacher = Path(shutil.copy(config.weights or "", tmp_path / "teacher.safetensors"))
+    data = replace(config.data, annotations=[str(tmp_path / "det.json")])
+    taught = replace(config, data=data, teacher_weight=1.0, teacher=str(teacher))
+    finetune(taught, QUIET)
+    elsewhere = teacher.rename(tmp_path / "elsewhere.safetensors")
+    assert finetune(replace(taught, teacher=str(elsewhere), resume=True), QUIET) is not None
+    network, card = load_network(elsewhere)
+    torch.nn.init.ones_(network.classifier.bias)
+    write_weights_file(teacher, network.state_dict(), card)
+    with pytest.raises(ValueError, match=r"other settings \(opinions\.weights\)"):
+        finetune(replace(taught, resume=True), QUIET)
 
 
 def command(config: Finetuning, output: Path, *more: str) -> list[str]:
