@@ -172,6 +172,7 @@ def pretrain(config: Pretraining, console: Console) -> Path | None:
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
+        here.share(config.images_per_batch)  # what cannot be divided is said before the images are read
         quiet = console if here.first else Console(quiet=True)
         problems = Problems(config.problems, left_out(quiet))
         resume = resumes(config.output, config.resume, quiet)

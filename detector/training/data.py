@@ -180,6 +180,7 @@ def read_with_boxes(
     seed: int,
     keep: Path | None = None,
     progress: Progress = lambda done, total: None,
+    validation: TrainingSet | None = None,
 ) -> tuple[TrainingSet, list[np.ndarray]]:
     """The usable images of a configuration and the proposals (N, 4) of each.
 
@@ -187,10 +188,17 @@ def read_with_boxes(
         seed: Of the ranking of proposals.
         keep: File for proposals that are made, see `boxes_of_images`.
         progress: Called with the numbers of images done and to do.
+        validation: Images to measure on, whose classes have to be the same.
+
+    Raises:
+        OSError, ValueError: As `read_data`, or the classes differ.
     """
     search = region_search(config.proposals, seed)
+    whole = read_data(config, problems)
+    if validation is not None and validation.classes != whole.classes:
+        raise ValueError("the validation images have other classes than the training images")
     return boxes_of_images(
-        read_data(config, problems),
+        whole,
         problems,
         num_proposals=config.num_proposals,
         search=search,
@@ -224,9 +232,12 @@ def read_regions(
     seed: int,
     keep: Path | None = None,
     progress: Progress = lambda done, total: None,
+    validation: TrainingSet | None = None,
 ) -> RegionTable:
     """The regions of all images of a configuration; the arguments are those of `read_with_boxes`."""
-    training_set, boxes = read_with_boxes(config, problems, seed=seed, keep=keep, progress=progress)
+    training_set, boxes = read_with_boxes(
+        config, problems, seed=seed, keep=keep, progress=progress, validation=validation
+    )
     return region_table(
         training_set,
         boxes.__getitem__,

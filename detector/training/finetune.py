@@ -56,6 +56,7 @@ from detector.training.teacher import (
     opinions_of_features,
     opinions_of_pixels,
 )
+from detector.training.training_set import TrainingSet
 from detector.training.validation import mean_ap_of
 from detector.training.widening import widened, wider
 from detector.training.without_lrn import lrn_free, without_lrn
@@ -90,6 +91,9 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
+        here.share(
+            config.positives + config.backgrounds
+        )  # what cannot be divided is said before the long work
         quiet = console if here.first else Console(quiet=True)
         resume = resumes(config.output, config.resume, quiet)
         output = output_folder(config.output, weights=config.weights, teacher=config.teacher)
@@ -104,6 +108,9 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
         return _train(config, prepared, output, quiet, device, here, resume)
 
 
+_WithBoxes = tuple[TrainingSet, list[np.ndarray]]  # images and the boxes (N, 4) of each
+
+
 @dataclass(frozen=True)
 class _Prepared:
     classifier: RegionClassifier  # what training starts from
@@ -112,6 +119,7 @@ class _Prepared:
     batches: Batches
     table: RegionTable
     judge: RegionClassifier | None  # whose opinions are in the batches
+    validation: _WithBoxes | None
 
 
 def _prepare(
@@ -129,9 +137,15 @@ def _prepare(
         judge = start_weights(config.teacher, None)[0] if config.teacher else classifier
         check_judge(judge)
     console.print(f"start: {name}", markup=False, soft_wrap=True)
+    validation = _validation_images(config, output, console)  # likewise
     with bar(console, "proposals") as progress:
         table = read_regions(
-            config.data, problems, seed=config.seed, keep=kept / "proposals.npz", progress=progress
+            config.data,
+            problems,
+            seed=config.seed,
+            keep=kept / "proposals.npz",
+            progress=progress,
+            validation=validation and validation[0],
         )
     table = thinned(
         table, positives=config.max_positives, backgrounds=config.max_backgrounds, seed=config.seed
@@ -179,7 +193,21 @@ def _prepare(
         network = without_lrn(network, _normalised(classifier, batches))
     if config.width is not None:
         network = widened(network, config.width, seed=config.seed)
-    return _Prepared(classifier, name, network, batches, table, judge)
+    return _Prepared(classifier, name, network, batches, table, judge, validation)
+
+
+def _validation_images(config: Finetuning, output: Path, console: Console) -> _WithBoxes | None:
+    if not config.validation.annotations:
+        return None
+    problems = Problems(config.validation.problems, left_out(console))
+    with bar(console, "validation") as progress:
+        return read_with_boxes(
+            config.validation,
+            problems,
+            seed=config.seed,
+            keep=output / "validation_proposals.npz",
+            progress=progress,
+        )
 
 
 def _normalised(classifier: RegionClassifier, batches: Batches) -> Tensor:
@@ -321,7 +349,7 @@ def _train(
         console=console,
         device=device,
         here=here,
-        evaluate=_validation(config, classifier, classes, console, device, here),
+        evaluate=_evaluation(config, prepared, device, here),
     )
     path = output / MODEL_FILE
     if here.first:
@@ -351,33 +379,20 @@ def _outputs(config: Finetuning) -> Literal["members", "quality", "detection"]:
     return "quality" if config.quality else "detection"
 
 
-def _validation(
-    config: Finetuning,
-    classifier: RegionClassifier,
-    classes: tuple[DetectionClass, ...],
-    console: Console,
-    device: torch.device,
-    here: Processes,
+def _evaluation(
+    config: Finetuning, prepared: _Prepared, device: torch.device, here: Processes
 ) -> Callable[[nn.Module], dict[str, float]] | None:
-    if not config.validation.annotations:
+    if prepared.validation is None:
         return None
-    problems = Problems(config.validation.problems, left_out(console))
-    keep = Path(config.output) / "validation_proposals.npz"
-    if not here.first:
-        here.barrier()
-    images, boxes = read_with_boxes(config.validation, problems, seed=config.seed, keep=keep)
-    if here.first:
-        here.barrier()
-    if images.classes != classes:
-        raise ValueError("the validation images have other classes than the training images")
+    images, boxes = prepared.validation
     measure = mean_ap_of(
         images,
         boxes,
         class_scores={"members": MemberScores, "quality": QualityScores, "detection": TrainedScores}[
             _outputs(config)
         ](),
-        preprocessing=classifier.preprocessing,
-        classes=classes,
+        preprocessing=prepared.classifier.preprocessing,
+        classes=images.classes,
         device=device,
         here=here,
     )

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from detector.training.finetune import _with_head, finetune
 from detector.training.finetuning import Finetuning
 from detector.training.head import detection_head, starting_head
 from detector.training.problems import Problems
+from detector.training.processes import Processes
 from detector.training.sampling import BatchPlan
 from detector.training.teacher import doubted
 from detector.weights import load_network, load_weights
@@ -98,6 +100,32 @@ def test_mirrored_features_and_validation(config: Finetuning) -> None:
     assert (Path(config.output) / "features_mirrored.npy").exists()
     (mean_ap,) = column(config.output, "mean_ap")
     assert 0 <= mean_ap <= 1
+
+
+def test_what_is_wrong_with_the_validation_is_said_before_the_long_work(
+    config: Finetuning, scenes: Path, tmp_path: Path
+) -> None:
+    annotated = json.loads((scenes / "instances.json").read_text())
+    annotated["categories"][0]["name"] = "triangle"
+    (tmp_path / "other.json").write_text(json.dumps(annotated))
+    for change, words in (
+        ({"annotations": [str(tmp_path / "other.json")]}, "the validation images have other classes than"),
+        ({"annotations": [str(tmp_path / "lost.json")]}, r"lost\.json"),
+        ({"proposal_files": [str(tmp_path / "lost.npz")]}, r"lost\.npz"),
+        ({"proposals": {"colour": 1}}, "has no 'colour'"),
+    ):
+        with pytest.raises((OSError, ValueError), match=words):
+            finetune(replace(config, validation=replace(config.data, **change)), QUIET)
+        assert not (Path(config.output) / "proposals.npz").exists()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_before_the_long_work(
+    config: Finetuning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detector.training.finetune.processes", lambda _: nullcontext(Processes(0, 5)))
+    with pytest.raises(ValueError, match="a batch of 12 cannot be divided among 5 processes evenly"):
+        finetune(config, QUIET)
+    assert not Path(config.output).exists()
 
 
 def test_teacher_keeps_scores_of_images_without_boxes(

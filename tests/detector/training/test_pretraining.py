@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from detector.training.classification_data import read_folders
 from detector.training.classify import ImageBatches, Pretraining, classification_losses, pretrain
 from detector.training.fit import FitConfig
 from detector.training.problems import Problems
+from detector.training.processes import Processes
 from detector.weights import load_weights
 
 QUIET = Console(quiet=True)
@@ -77,6 +79,16 @@ def test_pretraining_from_folders_to_weights(images: Path, tmp_path: Path) -> No
         pretrain(replace(config, images=""), QUIET)
     more = replace(config, weights=str(path), output=str(tmp_path / "more"), auxiliary=False)
     assert pretrain(more, QUIET) == tmp_path / "more" / "model.safetensors"
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detector.training.classify.processes", lambda _: nullcontext(Processes(0, 3)))
+    config = Pretraining(images=str(tmp_path / "absent"), output=str(tmp_path / "out"), device="cpu")
+    with pytest.raises(ValueError, match="a batch of 32 cannot be divided among 3 processes evenly"):
+        pretrain(config, QUIET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_resuming_needs_the_same_labels(images: Path, tmp_path: Path) -> None:
