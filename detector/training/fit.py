@@ -45,7 +45,8 @@ class FitConfig:
         schedule: How the learning rate goes down.
         averaging: Decay of the running (Polyak) average of the weights, which is the result; 0 averages nothing. It
             begins with a short memory, so that a short run does not end where it began.
-        precision: Of the network's arithmetic; the weights stay float32.
+        precision: Of the network's arithmetic; the weights stay float32. GPUs that have TF32 take it for the
+            convolutions of `float32`.
         accumulate: Parts that a batch is computed in, where it does not fit into memory.
         clip_norm: Largest norm of the gradient; None lets it be.
         log_every: Steps between lines of the log.

@@ -198,7 +198,8 @@ def fit_objectness(
             features, targets = sampled([images[position] for position in order[first : first + fit.images]])
             loss = F.binary_cross_entropy_with_logits(head(features), targets)
             optimizer.zero_grad()
-            loss.backward()
+            with arithmetic(device, "tf32" if fit.precision == "tf32" else "float32"):
+                loss.backward()  # in the precisions of the forward pass: all that is left to say is TF32 or not
             nn.utils.clip_grad_norm_(head.parameters(), 5.0)
             optimizer.step()
             schedule.step()

@@ -1,6 +1,8 @@
 """The head that orders boxes: what it can learn, and the model that comes of it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from detector.architecture import Architecture
 from detector.box_features import GEOMETRY, box_features
 from detector.googlenet import GoogLeNet
 from detector.objectness import LONG_SIDES, ImageMap, ObjectnessHead, SharedPass
+from detector.runtime import Precision
 from detector.safetensors_file import WeightsCard, write_weights_file
+from detector.training import objectness_fit
 from detector.training.data import DataConfig, read_data
 from detector.training.objectness import ObjectnessTraining, train_objectness
 from detector.training.objectness_fit import MappedImage, ObjectnessFit, best_iou, fit_objectness
@@ -85,6 +89,30 @@ def test_a_head_learns_what_can_be_seen(rank: int) -> None:
         assert torch.equal(tensor, before[name])
     again = learnt().state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in head.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_gradients_are_as_precise_as_the_pass(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GPUs make of it is known only there: here it is whether `arithmetic` was asked."""
+    asked: list[str] = []
+    found: list[str] = []
+
+    @contextmanager
+    def noted(device: torch.device, wanted: str) -> Iterator[None]:
+        asked.append(wanted)
+        yield
+        asked.pop()
+
+    def backward(loss: torch.Tensor) -> None:
+        found.extend(asked)
+        torch.autograd.backward(loss)
+
+    monkeypatch.setattr(objectness_fit, "arithmetic", noted)
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    trunk = GoogLeNet(0, architecture=Architecture(width=0.25)).eval()
+    fit = ObjectnessFit(rank=2, epochs=1, images=4, precision=precision)
+    fit_objectness(made_up(8, trunk), trunk, fit, device=torch.device("cpu"), seed=0)
+    assert found == ["tf32" if precision == "tf32" else "float32"] * 2
 
 
 def test_what_is_learnt_from_is_what_a_detector_sees(config: ObjectnessTraining) -> None:
