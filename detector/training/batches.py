@@ -1,8 +1,7 @@
 """The batches of a run by the number of their step: pixels of regions, or features computed before."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,14 +11,40 @@ from torch.utils.data import Dataset
 
 from detector.region_classifier import Preprocessing
 from detector.training.distortion import distort_colours
-from detector.training.features import cut_regions
+from detector.training.features import cut_regions, mapped, name_of_file
 from detector.training.losses import RegionTargets
 from detector.training.sampling import BatchPlan, RegionTable, mirrored
 from detector.training.teacher import Teacher
 from detector.training.training_set import AnnotatedImage
 
-# Decoded images in memory: the regions of a batch often share one.
-_pixels = lru_cache(64)(AnnotatedImage.pixels)
+_BYTES = 128 * 2**20  # of decoded images in memory, of every process that makes batches
+
+
+class DecodedImages:
+    """Images as pixels, the last ones kept, since the regions of a batch often share one.
+
+    Args:
+        most: Bytes of those that are kept.
+    """
+
+    def __init__(self, most: int = _BYTES) -> None:
+        self.most, self.bytes = most, 0
+        self._kept: OrderedDict[AnnotatedImage, np.ndarray] = OrderedDict()
+
+    def __call__(self, image: AnnotatedImage) -> np.ndarray:
+        """RGB uint8 (height, width, 3)."""
+        if image not in self._kept:
+            self._kept[image] = image.pixels()
+            self.bytes += self._kept[image].nbytes
+        self._kept.move_to_end(image)
+        pixels = self._kept[image]
+        while self.bytes > self.most:
+            _, oldest = self._kept.popitem(last=False)
+            self.bytes -= oldest.nbytes
+        return pixels
+
+
+_pixels = DecodedImages()
 
 
 class Batch(NamedTuple):
@@ -125,14 +150,11 @@ class FeatureBatches:
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes: files that are mapped into memory go by their names, not with their content."""
-        names = [part.filename if isinstance(part, np.memmap) else part for part in self.features]
-        return self.__dict__ | {"features": names}
+        return self.__dict__ | {"features": [name_of_file(part) for part in self.features]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.features = [
-            np.load(part, mmap_mode="r") if isinstance(part, str | Path) else part for part in self.features
-        ]
+        self.features = [mapped(part) for part in state["features"]]
 
     def batch(self, step: int, share: slice) -> Batch:
         """Features (B, ...) float32 and truth; `share` says which of the step's regions."""

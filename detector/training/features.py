@@ -117,6 +117,16 @@ def cached_features(
     return np.load(path, mmap_mode="r")
 
 
+def name_of_file(features: np.ndarray) -> np.ndarray | str:
+    """For worker processes: a file that is mapped into memory goes by its name, not with its content."""
+    return str(features.filename) if isinstance(features, np.memmap) else features
+
+
+def mapped(features: np.ndarray | str) -> np.ndarray:
+    """What `name_of_file` was made of."""
+    return np.load(features, mmap_mode="r") if isinstance(features, str) else features
+
+
 def _is_complete(path: Path, wanted: str) -> bool:
     return path.is_file() and _noted(path.with_suffix(".json")).get("fingerprint") == wanted
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,14 @@ from detector.googlenet import GoogLeNet
 from detector.region_classifier import RegionClassifier
 from detector.runtime import Runtime
 from detector.taxonomy import DetectionClass, ZeroShotScores
-from detector.training.features import Progress, cached_features, region_features, source_of
+from detector.training.features import (
+    Progress,
+    cached_features,
+    mapped,
+    name_of_file,
+    region_features,
+    source_of,
+)
 from detector.training.sampling import RegionTable
 
 _BLOCK = 128  # regions that are judged at a time
@@ -28,6 +35,14 @@ class Teacher(NamedTuple):
     label_shares: np.ndarray | None = (
         None  # (C,), of a label against the teacher's opinion of an object's class
     )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For worker processes, see `name_of_file`."""
+        return _teacher, (name_of_file(self.probabilities), self.weight, self.label_shares)
+
+
+def _teacher(probabilities: np.ndarray | str, weight: float, shares: np.ndarray | None) -> Teacher:
+    return Teacher(mapped(probabilities), weight, shares)
 
 
 def label_shares(objects: np.ndarray, teacher_objects: float, least: float) -> np.ndarray | None:
