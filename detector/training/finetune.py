@@ -91,9 +91,8 @@ def finetune(config: Finetuning, console: Console) -> Path | None:
     with processes(device) as here:
         if device.type == "cuda" and here.count > 1:
             device = torch.device("cuda", here.local_rank)
-        here.share(
-            config.positives + config.backgrounds
-        )  # what cannot be divided is said before the long work
+        # What cannot be divided is said before the long work.
+        here.share(config.positives + config.backgrounds)
         quiet = console if here.first else Console(quiet=True)
         resume = resumes(config.output, config.resume, quiet)
         output = output_folder(config.output, weights=config.weights, teacher=config.teacher)

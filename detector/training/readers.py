@@ -207,6 +207,8 @@ def read_xml(
     VOC's own classes and the classes of own photos are completely labelled, `difficult` boxes are ignored. For
     ILSVRC DET see `detector.training.det_lists`. Where no image has the name of an XML file, its `filename` counts.
     """
+    if wanted is not None:  # these names have no suffix of an image, as those of the list may have
+        wanted = wanted | {(PurePath(name).parent / image_stem(name)).as_posix() for name in wanted}
     files = []
     for file in iterate_xml_files(source):
         if _listed(_relative(source, file), wanted):

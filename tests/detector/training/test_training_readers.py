@@ -226,11 +226,12 @@ def test_names_with_dots(tmp_path: Path) -> None:
     for name in ("a_jpg.rf.1f", "a_jpg.rf.2e"):
         xml(tmp_path / "xml" / f"{name}.xml", ("cat", (1, 1, 10, 20), False))
         picture(tmp_path / "images" / f"{name}.jpg")
-    (tmp_path / "list.txt").write_text("a_jpg.rf.2e\n")
-    found = read_training_set(
-        tmp_path / "xml", tmp_path / "images", Problems("refuse"), image_list=tmp_path / "list.txt"
-    )
-    assert [image.name for image in found.images] == ["a_jpg.rf.2e"]
+    for listed in ("a_jpg.rf.2e", "a_jpg.rf.2e.jpg"):
+        (tmp_path / "list.txt").write_text(f"{listed}\n")
+        found = read_training_set(
+            tmp_path / "xml", tmp_path / "images", Problems("refuse"), image_list=tmp_path / "list.txt"
+        )
+        assert [image.name for image in found.images] == ["a_jpg.rf.2e"]
     (tmp_path / "list.txt").write_text("b\n")
     with pytest.raises(ValueError, match=r"none of its images may be in .*list\.txt"):
         read_training_set(tmp_path / "xml", tmp_path, Problems("refuse"), image_list=tmp_path / "list.txt")
