@@ -152,6 +152,11 @@ def _others(annotated: Sequence[AnnotatedImage], learnt: TrainingSet) -> tuple[s
     )
 
 
+def held_out_part(config: DataConfig) -> DataConfig:
+    """The annotated images that are held out, once each: what joins these in training is learnt from."""
+    return replace(config, held_out=True, problems="skip", unlabelled=[], image_labels=[], small_copies=None)
+
+
 def write_not_learnt_from(folder: Path, training_set: TrainingSet) -> None:
     """Write the names of `TrainingSet.kept_out`, one a line, as `--image-list` takes them; none, no file."""
     path = folder / NOT_LEARNT_FROM

@@ -12,7 +12,7 @@ from detector.configuration import choose_device
 from detector.objectness import LONG_SIDES, BoxChooser, SharedPass, trunk_of
 from detector.runtime import RuntimeName
 from detector.training.curves import draw_curves
-from detector.training.data import DataConfig, read_with_boxes, write_not_learnt_from
+from detector.training.data import DataConfig, held_out_part, read_with_boxes, write_not_learnt_from
 from detector.training.display import bar, left_out
 from detector.training.heads import model_for_head, write_with_head
 from detector.training.objectness_fit import FROZEN, MappedImage, ObjectnessFit, fit_objectness
@@ -70,7 +70,7 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
     write_not_learnt_from(output, images)
     held = None
     if config.data.hold_out:
-        others = replace(config, data=_held_out(config.data))
+        others = replace(config, data=held_out_part(config.data))
         # Before the long work, so that what is wrong with it shows now.
         held = _read(others, Problems(), output, console)
     if problems.counts:
@@ -95,11 +95,6 @@ def train_objectness(config: ObjectnessTraining, console: Console) -> Path:
         shared = SharedPass(classifier, changes=head.changes, runtime=config.runtime, device=device)
         _tell_recall(*held, BoxChooser(shared, head), console)
     return path
-
-
-def _held_out(data: DataConfig) -> DataConfig:
-    """The annotated images that are not learnt from, once each: what these join in training is learnt from."""
-    return replace(data, held_out=True, problems="skip", unlabelled=[], image_labels=[], small_copies=None)
 
 
 def _maps(

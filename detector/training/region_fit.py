@@ -1,7 +1,7 @@
 """Teaching what a network sees of a region to tell how well its box fits: the head of `detector.region_fit`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,17 +9,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from scipy.stats import spearmanr
 from torch import nn
 
 from detector.configuration import choose_device
 from detector.nms import diverse_order
 from detector.objectness import BoxChooser, ImageFeatures, SharedPass, trunk_of
 from detector.region_classifier import Preprocessing
-from detector.region_fit import STAGE, FitHead
+from detector.region_fit import STAGE, FitHead, joint_fit
 from detector.regions import warp_regions
 from detector.runtime import Precision, Runtime, RuntimeName, choose_runtime
 from detector.training.curves import draw_curves
-from detector.training.data import DataConfig, read_data, region_search, write_not_learnt_from
+from detector.training.data import (
+    DataConfig,
+    held_out_part,
+    read_data,
+    region_search,
+    write_not_learnt_from,
+)
 from detector.training.display import bar, left_out
 from detector.training.heads import LOG_EVERY, model_for_head, warm_up_and_fall, write_with_head
 from detector.training.objectness_fit import best_iou, fit_target
@@ -97,15 +104,21 @@ class RegionFitTraining:
 
 @dataclass(frozen=True)
 class LearntRegions:
-    """The boxes (M, 4) of an image that are learnt from, and how well they fit, (M,) float32 of 0..1."""
+    """The boxes (M, 4) of an image that are learnt from, how well they fit, and how well the chooser thinks they do.
+
+    Both are (M,) float32 of 0..1.
+    """
 
     image: AnnotatedImage
     boxes: np.ndarray
     targets: np.ndarray
+    objectness: np.ndarray
 
 
 def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
     """Train the head and return the file of the model that has it.
+
+    Where images are held out, it is printed how well the head ranks their regions.
 
     Raises:
         OSError, ValueError: What keeps the head from being made, in one sentence.
@@ -121,7 +134,7 @@ def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
         size=classifier.preprocessing.size, precision=config.fit.precision,
     )  # fmt: skip
     output = output_folder(config.output, weights=config.weights, chooser=config.chooser)
-    regions = _regions(config, chooser, output, console)
+    regions, held = _regions(config, chooser, output, console)
     features = _features(maps, classifier.preprocessing, regions, console)
     targets = np.concatenate([found.targets for found in regions])
     with RunLog(output, 0) as log, bar(console, "training") as progress:
@@ -129,7 +142,10 @@ def train_region_fit(config: RegionFitTraining, console: Console) -> Path:
             features, targets, config.fit, seed=config.seed, log=log.write, progress=progress
         )  # fmt: skip
     draw_curves(output / "log.csv", output / "curves.png")
-    return write_with_head(source, output, FIT, head)
+    path = write_with_head(source, output, FIT, head)
+    if held:
+        _tell_ranking(held, head, _features(maps, classifier.preprocessing, held, console), console)
+    return path
 
 
 def _chooser(config: RegionFitTraining) -> BoxChooser:
@@ -153,26 +169,35 @@ def _chooser(config: RegionFitTraining) -> BoxChooser:
 
 def _regions(
     config: RegionFitTraining, chooser: BoxChooser, output: Path, console: Console
-) -> list[LearntRegions]:
-    """Boxes of some of the images, among the best as the chooser sees them."""
-    problems = Problems(config.data.problems, left_out(console))
+) -> tuple[list[LearntRegions], list[LearntRegions]]:
+    """Boxes of some of the images to learn from, and of those held out, among the best as the chooser sees them."""
     generator = np.random.default_rng(config.seed)
-    whole = read_data(config.data, problems)
-    write_not_learnt_from(output, whole)
-    some = whole.select(_drawn(whole, generator)[: config.fit.images])
-    with bar(console, "proposals") as progress:
-        images, boxes = boxes_of_images(
-            some, problems,
-            num_proposals=None, search=region_search(config.data.proposals, config.seed),
-            proposal_files=config.data.proposal_files, keep=output / "proposals.npz", progress=progress,
-        )  # fmt: skip
+
+    def regions_of(whole: TrainingSet, fit: RegionFitting, problems: Problems) -> list[LearntRegions]:
+        some = whole.select(_drawn(whole, generator)[: fit.images])
+        with bar(console, "proposals") as progress:
+            images, boxes = boxes_of_images(
+                some, problems,
+                num_proposals=None, search=region_search(config.data.proposals, config.seed),
+                proposal_files=config.data.proposal_files, keep=output / "proposals.npz", progress=progress,
+            )  # fmt: skip
+        return _chosen(images, boxes, chooser, fit, generator, console)
+
+    problems = Problems(config.data.problems, left_out(console))
+    images = read_data(config.data, problems)
+    write_not_learnt_from(output, images)
+    regions = regions_of(images, config.fit, problems)
     if problems.counts:
         console.print(f"left out in all: {problems.summary()}")
-    regions = _chosen(images, boxes, chooser, config.fit, generator, console)
     if not regions:
         raise ValueError("none of the images has a box that says anything")
     console.print(f"{len(regions):,} images, {sum(len(found.boxes) for found in regions):,} regions")
-    return regions
+    held: list[LearntRegions] = []
+    if config.data.hold_out:
+        others = read_data(held_out_part(config.data), Problems())
+        # As an ensemble meets them: without those that are only there to learn from.
+        held = regions_of(others, replace(config.fit, good=0), Problems())
+    return regions, held
 
 
 def _drawn(images: TrainingSet, generator: np.random.Generator) -> np.ndarray:
@@ -224,7 +249,7 @@ def sampled_regions(
         )
     )
     rows = rows[~ignored[rows]]
-    return LearntRegions(image, boxes[rows], fit_target(best[rows]))
+    return LearntRegions(image, boxes[rows], fit_target(best[rows]), objectness[rows])
 
 
 def _features(
@@ -249,6 +274,26 @@ def _features(
                 done += len(maps)
     assert features is not None
     return features
+
+
+@torch.inference_mode()
+def _tell_ranking(held: list[LearntRegions], head: FitHead, features: np.ndarray, console: Console) -> None:
+    """Print how the ranks of held-out regions by objectness, head, and both, agree with those by the fit itself."""
+    fit = np.concatenate([found.targets for found in held])
+    objectness = np.concatenate([found.objectness for found in held])
+    rows = range(0, len(features), 256)
+    logits = np.concatenate(
+        [head(torch.from_numpy(features[k : k + 256]).float())[:, 0].numpy() for k in rows]
+    )
+    opinions = {"the objectness": objectness, "the head": logits, "both": joint_fit(objectness, [logits])}
+    if len(np.unique(fit)) < 2:
+        console.print("the held-out regions all fit alike, so nothing tells how well the head ranks them")
+        return
+    ranks = ", ".join(
+        f"{spearmanr(fit, opinion).statistic:.3f} by {who}" for who, opinion in opinions.items()
+    )
+    regions = f"{len(fit):,} regions of {len(held):,} held-out images"
+    console.print(f"{regions}, rank correlation with their fit: {ranks}", soft_wrap=True)
 
 
 def learn_head(

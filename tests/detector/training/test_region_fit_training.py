@@ -1,5 +1,6 @@
 """The head that tells how well regions fit: what it learns from, what it can learn, the model that comes of it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -88,6 +89,7 @@ def test_regions_are_drawn_from_the_best_and_from_those_that_fit(
     best, ignored = best_iou(boxes, image)
     np.testing.assert_allclose(found.targets, np.clip((best[rows] - 0.2) / 0.5, 0, 1), rtol=1e-6)
     assert not ignored[rows].any()
+    np.testing.assert_array_equal(found.objectness, np.linspace(1, 0.1, len(boxes))[rows])
     assert sum(best[rows] >= 0.5) >= min(good, sum(best >= 0.5))
 
 
@@ -96,6 +98,14 @@ def test_the_model_is_the_same_with_a_head(config: RegionFitTraining) -> None:
     with console.capture() as printed:
         path = train_region_fit(config, console)
     assert "3 images" in printed.get()
+    correlations = re.search(
+        r"(\d+) regions of (\d+) held-out images, rank correlation with their fit: "
+        r"(\S+) by the objectness, (\S+) by the head, (\S+) by both",
+        printed.get(),
+    )
+    assert correlations is not None
+    assert 0 < int(correlations[1]) <= 9 * int(correlations[2])
+    assert all(-1 <= float(correlations[k]) <= 1 for k in (3, 4, 5))
     assert (path.parent / "curves.png").is_file() and (path.parent / "not_learnt_from.txt").is_file()
     head = load_fit(path)
     assert head is not None
