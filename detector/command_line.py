@@ -86,6 +86,21 @@ def check_folder(path: str | Path, option: str = "output") -> None:
         raise ValueError(f"--{option} {path}: is a file, name a folder")
 
 
+# How jsonargparse says that a value is of none of several types.
+_UNION = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: [\[(](.*?)[\])] Errors: .*?"
+    r"Given value type: .*? Given value: (.*)$"
+)
+_TYPES = {"<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'NoneType'>": "null"}
+
+
+def _expected(found: re.Match[str]) -> str:
+    types = found[1]
+    for kind, words in _TYPES.items():
+        types = types.replace(kind, words)
+    return f"expected {types.replace(', ', ' or ')}, not {found[2]}"
+
+
 class ArgumentParser(jsonargparse.ArgumentParser):
     """Parser of options and YAML files that complains in one line, like `run`."""
 
@@ -122,7 +137,10 @@ class ArgumentParser(jsonargparse.ArgumentParser):
         text = " ".join(message.split()).replace(' in "<unicode string>"', "")
         if text.startswith("Unexpected config:"):  # and then all of it
             text = "has no options in it, expected lines `option: value`"
-        return self._file + text
+        text = re.sub(
+            r'expected "command" to be one of .*, but it was not provided\.', "name a command", text
+        )
+        return self._file + _UNION.sub(_expected, text)
 
     def _check_value_key(
         self, action: argparse.Action, value: Any, key: str, *arguments: Any, **more: Any

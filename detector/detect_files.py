@@ -46,8 +46,7 @@ def detect_files(
     Args:
         patterns: Files, folders, globs.
         output: Folder of the result file and the pictures.
-        image_list: Lines `name`: other images are left out. Or ILSVRC's `name index`, which numbers the images; those
-            outside it fail.
+        image_list: Lines `name`, or ILSVRC's `name index`, which numbers the images: others are left out.
         only: Leave out all other images, and say how many they are.
         known: Likewise all other classes, unless the configuration names those to report, which then all must be known.
         resume: Go on where a run that was stopped had come to.
@@ -62,22 +61,19 @@ def detect_files(
     console = Console(stderr=True, highlight=False)
     check_folder(output)
     images = find_images(patterns, leave_out=lambda path: is_picture(path, output))
-    listed = read_name_list(image_list) if image_list else None
-    if listed is not None:
-        if format == "ilsvrc":
+    indices = None
+    if image_list:
+        names = read_name_list(image_list)
+        if names is None:
+            indices = read_image_list(image_list)
+            names = list(indices)
+        elif format == "ilsvrc":
             raise ValueError(
                 f"{image_list}: --format ilsvrc needs the index of each image, lines `name index`"
             )
-        only_listed = ImageSet(np.arange(len(listed)), tuple(listed))
-        images = _those_of(only_listed, images, console, f"in {image_list}")
-        if len(images) < len(listed):
-            absent = (
-                f"{len(listed) - len(images)} of {len(listed)} images in {image_list} are not among --image"
-            )
-            console.print(absent, markup=False, soft_wrap=True)
+        images = _listed(names, images, console, image_list)
     if only is not None:
         images = _those_of(only, images, console, "annotated")
-    indices = read_image_list(image_list) if image_list and listed is None else None
     tasks, unplanned = plan(images, output, indices)
     written = [output / FILE_NAMES[format], *(task.picture for task in tasks if pictures)]
     read: list[tuple[str, str | Path]] = [("image", image.path) for image in images]
@@ -117,8 +113,8 @@ def detect_files(
         if report.result is None:
             console.print(f"none of the {total} images could be processed; nothing written")
         else:
-            names = ", ".join(report.failures)
-            console.print(f"{failed} of {total} images failed: {names}", markup=False, soft_wrap=True)
+            these = ", ".join(report.failures)
+            console.print(f"{failed} of {total} images failed: {these}", markup=False, soft_wrap=True)
     return report, detector.timer
 
 
@@ -133,6 +129,18 @@ def _with_digests(proposal_files: list[str] | None) -> list[str] | None:
     if proposal_files is None:
         return None
     return [*proposal_files, *map(_digest, find_shards(proposal_files))]
+
+
+def _listed(
+    names: list[str], images: list[ImageFile], console: Console, image_list: str | Path
+) -> list[ImageFile]:
+    """The images that a list names, and how many others there are on either side."""
+    listed = ImageSet(np.arange(len(names)), tuple(names))
+    chosen = _those_of(listed, images, console, f"in {image_list}")
+    if len(chosen) < len(names):
+        absent = f"{len(names) - len(chosen)} of {len(names)} images in {image_list} are not among --image"
+        console.print(absent, markup=False, soft_wrap=True)
+    return chosen
 
 
 def _those_of(known: ImageSet, images: list[ImageFile], console: Console, what: str) -> list[ImageFile]:

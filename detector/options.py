@@ -24,7 +24,7 @@ def add_detector_options(parser: ArgumentParser) -> None:
         "--weights",
         str | list[str] | None,
         "a file, the folder of a training run, the name of a model that ships (`googlenet-det200`, ...),"
-        " `torchvision` or `bvlc`; a list is an ensemble; default: the first at hand",
+        " `torchvision` or `bvlc`; `[A, B, ...]` is an ensemble; default: the first at hand",
     )
     option("--member-weights", list[float] | None, "what each member of an ensemble counts; null: all alike")
     option("--cascade", int | None, "regions that the members after the first look at; null: all")

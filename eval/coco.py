@@ -313,7 +313,10 @@ def _known(
 
 def _outside(path: str | Path, count: int, names: list[str]) -> str:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{path}: {count:,} detections lie in {len(names):,} images that are not annotated ({shown})"
+    return (
+        f"{path}: {count:,} detections lie in {len(names):,} other images than those evaluated: not annotated,"
+        f" or not in the image list ({shown})"
+    )
 
 
 def as_instances(annotations: Annotations) -> dict[str, Any]:

@@ -100,7 +100,10 @@ def _strangers(ids: npt.NDArray[np.int64], image: npt.NDArray[np.int32]) -> str:
     names = np.unique(ids[outside])
     shown = ", ".join(str(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
     count = int(outside.sum())
-    return f"{count:,} detections lie in {len(names):,} images outside the image list (index {shown})"
+    return (
+        f"{count:,} detections lie in {len(names):,} other images than those evaluated: not annotated,"
+        f" or not in the image list (index {shown})"
+    )
 
 
 def _at_row(path: str | Path, text: Bytes, row: int) -> str:

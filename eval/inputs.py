@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +50,13 @@ def read_annotations(
             )
         if annotations.categories != ilsvrc.DET_CATEGORIES:
             raise ValueError(f"{blacklist}: a blacklist needs annotations of the 200 DET classes")
-        annotations = ilsvrc.apply_blacklist(annotations, ilsvrc.read_blacklist(blacklist))
+        pairs = ilsvrc.read_blacklist(blacklist)
+        annotations = ilsvrc.apply_blacklist(annotations, pairs)
+        if pairs and not len(annotations.blacklist):
+            warnings.warn(
+                f"{blacklist}: none of its {len(pairs):,} pairs is of an image that is evaluated",
+                stacklevel=2,
+            )
     return annotations
 
 

@@ -288,7 +288,8 @@ def read_objects(
             raise ValueError(f"{file.where}: the same image as {files[name][0]}")
         files[name] = file.where, parse_annotation(file).objects
     if not files:
-        raise ValueError(f"{source}: no XML files of the evaluated images in it")
+        such = f" (such as {next(iter(chosen))}.xml)" if chosen else ""
+        raise ValueError(f"{source}: no XML files of the evaluated images in it{such}")
     if wanted is None:
         wanted = {stem: number for number, stem in enumerate(sorted(files), start=1)}
     missing = [name for name in wanted if name not in files]

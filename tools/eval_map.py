@@ -148,6 +148,8 @@ def check_files(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "--output and --resume belong to the run of a detector, which needs --config and --image"
         )
+    if arguments.protocol == "coco" and arguments.blacklist:  # also where it would change nothing
+        raise ValueError("the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50")
     for path in filter(None, (arguments.detections, arguments.compare)):
         check_is_file(path)
     names = ("detections", "compare", "annotations", "image_list", "blacklist", "config")
@@ -222,6 +224,8 @@ def evaluate_files(arguments: argparse.Namespace) -> int:
     )
     if comparison and other:
         summary.print_comparison(comparison, result, other, names=names)
+    if written := [str(path) for path in (arguments.json, arguments.csv, arguments.html) if path]:
+        print(f"written: {', '.join(written)}", file=sys.stderr)  # what is printed is the result
     return 0
 
 

@@ -124,10 +124,12 @@ def compiled_difference(
 
 
 def compare(module: nn.Module, other: Callable[[Tensor], Sequence[Tensor]], *, side: int, name: str) -> float:
-    """Largest difference between the outputs of two networks over batches of 1 and 3 regions.
+    """Largest difference between an output of two networks over batches of 1 and 3 regions.
+
+    It is told as a share of the largest value of that output (or of 1, where that is smaller).
 
     Raises:
-        ValueError: It is larger than `TOLERANCE` times the largest output (or times 1, for smaller outputs).
+        ValueError: It is larger than `TOLERANCE`.
     """
     largest = 0.0
     for count in (1, 3):
@@ -137,11 +139,11 @@ def compare(module: nn.Module, other: Callable[[Tensor], Sequence[Tensor]], *, s
                 raise ValueError(
                     f"{name}: gives the shape {tuple(theirs.shape)}, the network {tuple(ours.shape)}"
                 )
-            difference = (ours - theirs).abs().max().item()
-            allowed = TOLERANCE * max(1.0, ours.abs().max().item())
-            if not difference <= allowed:
+            difference = (ours - theirs).abs().max().item() / max(1.0, ours.abs().max().item())
+            if not difference <= TOLERANCE:
                 raise ValueError(
-                    f"{name}: its outputs differ from the network's by {difference:.2g}, allowed are {allowed:.2g}"
+                    f"{name}: its outputs differ from the network's by {difference:.2g} of the largest,"
+                    f" allowed are {TOLERANCE:.2g}"
                 )
             largest = max(largest, difference)
     return largest

@@ -141,7 +141,7 @@ def test_ilsvrc_text_takes_indices_from_the_list(
     assert code == 2 and "--format ilsvrc needs --image-list" in err
     images = (photos / "chelsea.png", photos / "coffee.png", photos / "astronaut.png")
     code, _, err = detect("--image", *images, *arguments, "--image-list", "list.txt")
-    assert code == 1 and "astronaut.png: is not in the image list" in err
+    assert code == 0 and "1 of 3 images are not in list.txt: left out" in err
     lines = (tmp_path / "outputs" / "detections.txt").read_text().splitlines()
     assert {line.split()[0] for line in lines} == {"11", "22"}
 
@@ -280,6 +280,10 @@ def test_a_large_photo_needs_moderate_memory(random_model: Path, tmp_path: Path)
         ),
         (["--image", "x.png", "--context", "112"], "context is 112"),
         (["--image", "x.png", "--num-proposals", "0"], "num_proposals is 0"),
+        (
+            ["--image", "x.png", "--num-proposals", "all"],
+            '"num_proposals": expected a whole number or null, not all;',
+        ),
         (["--image", "x.png", "--cascade", "0"], "cascade is 0"),
         (["--image", "x.png", "--cascade", "50"], "cascade is 50, but there is one model"),
         (["--image", "x.png", "--proposals.mode", "slow"], "proposals.mode"),
