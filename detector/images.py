@@ -86,7 +86,10 @@ def find_images(
                 if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not leave_out(path)
             ]
             if not matches:
-                raise ValueError(f"{pattern}: matches no images (looked for {_known_suffixes()})")
+                folder = next(
+                    (f"; it matches the folder {path}, name that" for path in paths if path.is_dir()), ""
+                )
+                raise ValueError(f"{pattern}: matches no images (looked for {_known_suffixes()}){folder}")
             for path in matches:
                 add(path, path)
     found = list(images.values())
