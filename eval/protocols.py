@@ -11,6 +11,7 @@ from eval.evaluation import ClassResult, Evaluation
 from eval.matching import BEST_BOX, FREE_BOXES, TRUE_POSITIVE, Matches, match, small_box_thresholds
 
 PROTOCOLS = ("ilsvrc", "iou50", "voc2007", "voc2012", "coco")
+NO_BLACKLIST = "the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50"
 
 
 def evaluate(
@@ -56,7 +57,7 @@ def check(annotations: Annotations, *, protocol: str, iou: float, engine: str) -
     """
     check_rules(protocol=protocol, iou=iou, engine=engine)
     if protocol == "coco" and len(annotations.blacklist):
-        raise ValueError("the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50")
+        raise ValueError(NO_BLACKLIST)
 
 
 def check_rules(*, protocol: str, iou: float, engine: str = "own") -> None:

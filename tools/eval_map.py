@@ -143,13 +143,14 @@ def check_files(arguments: argparse.Namespace) -> None:
     """Refuse files that are not there, and results that have no place or would take that of another file."""
     from eval.bootstrap import MOST_REPLICATES
     from eval.inputs import check_is_file
+    from eval.protocols import NO_BLACKLIST
 
     if not arguments.config and (arguments.output or arguments.resume):
         raise ValueError(
             "--output and --resume belong to the run of a detector, which needs --config and --image"
         )
     if arguments.protocol == "coco" and arguments.blacklist:  # also where it would change nothing
-        raise ValueError("the coco protocol knows no blacklist: leave it out, or evaluate as ilsvrc or iou50")
+        raise ValueError(NO_BLACKLIST)
     for path in filter(None, (arguments.detections, arguments.compare)):
         check_is_file(path)
     names = ("detections", "compare", "annotations", "image_list", "blacklist", "config")

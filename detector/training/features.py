@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,13 @@ def cached_features(
 
 
 def name_of_file(features: np.ndarray) -> np.ndarray | str:
-    """For worker processes: a file that is mapped into memory goes by its name, not with its content."""
-    return str(features.filename) if isinstance(features, np.memmap) else features
+    """For worker processes: a file that is mapped into memory goes by its name, not with its content.
+
+    A part or a copy of one, which numpy calls a memmap too, is not the file.
+    """
+    if isinstance(features, np.memmap) and isinstance(features.base, mmap):
+        return str(features.filename)
+    return features
 
 
 def mapped(features: np.ndarray | str) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from detector.region_classifier import Preprocessing
 from detector.training.batches import DecodedImages, FeatureBatches, PixelBatches
 from detector.training.data import read_regions
+from detector.training.features import mapped, name_of_file
 from detector.training.finetuning import Finetuning
 from detector.training.problems import Problems
 from detector.training.readers import read_training_set
@@ -66,3 +67,11 @@ def test_a_teachers_file_travels_by_name(config: Finetuning, tmp_path: Path, kin
     expected, found = batches(opinions).batch(1, slice(None)).targets, again.batch(1, slice(None)).targets
     for name in ("teacher", "teacher_weight", "label_share"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+
+
+def test_only_a_whole_file_travels_by_its_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(12.0).reshape(4, 3))
+    whole = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert name_of_file(whole) == str(tmp_path / "a.npy")
+    for other in (whole[1:], whole.reshape(3, 4), whole.copy(), whole.astype(np.float32), np.array(whole)):
+        np.testing.assert_array_equal(mapped(name_of_file(other)), other)
